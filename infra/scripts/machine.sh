@@ -37,6 +37,9 @@ up() {
     size=$(group describe --format 'value(targetSize)')
     [[ $size == 0 ]] ||
         fail 65 "group $name: has a machine already; make vm-status shows what it trains, make vm-down stops it"
+    group update --on-repair-allow-changing-zone YES || # gcloud 576 and later
+        echo "group $name: a preempted machine comes back in its own zone alone, and waits until one is free there;" \
+            "see what gcloud says above: an older one is updated by gcloud components update" >&2
     # The delimiter is | because a command may have commas.
     group 'all-instances-config update' --metadata \
         "^|^trainer-image=$image|trainer-command=$command|trainer-until=$until|trainer-order=$now"

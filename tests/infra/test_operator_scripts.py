@@ -45,6 +45,9 @@ for part, answer in answers.items():
 """Answers a command that has a part with a text, or ends with a code."""
 
 
+OTHER_ZONES = "--on-repair-allow-changing-zone"
+"""A flag of gcloud 576, of July 2026, and later."""
+
 TOKEN = "ya29.of-the-submitter"  # noqa: S105 -- made up
 LOGIN = ["auth", "application-default", "print-access-token"]
 
@@ -187,6 +190,19 @@ def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
     assert resize[:5] == ["compute", "instance-groups", "managed", "resize", "yolo-train-vm"]
     assert resize[-2:] == ["--size", "1"]
     assert f"job {command}" in done.stdout
+
+
+def test_vm_up_lets_the_group_change_zones(desk):
+    """A preempted machine may come back in another zone; an older gcloud, which cannot say so, still starts it."""
+    words = ["vm-up", "RECIPE=A", f"IMAGE={IMAGE}"]
+    assert desk.make(*words).returncode == 0
+    allow = desk.commands[1]
+    assert allow[:5] == ["compute", "instance-groups", "managed", "update", "yolo-train-vm"]
+    assert allow[-2:] == [OTHER_ZONES, "YES"]
+    desk.answer({OTHER_ZONES: 2})
+    done = desk.make(*words)
+    assert (done.returncode, desk.commands[-1][3]) == (0, "resize")
+    assert "comes back in its own zone alone" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -556,8 +572,9 @@ def test_gcloud_knows_every_command(desk, tmp_path):
     for target in ("supervise-down", "vm-status", "vm-down", "down"):
         desk.make(target)
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
-    assert len(desk.commands) == 13 + 4 + 6 + 5
-    for words in [*desk.commands, ["compute", "instances", "list", "--no-such-flag"]]:
+    assert len(desk.commands) == 14 + 4 + 6 + 5
+    commands = [words for words in desk.commands if OTHER_ZONES not in words]
+    for words in [*commands, ["compute", "instances", "list", "--no-such-flag"]]:
         done = subprocess.run(
             ["gcloud", *words], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
