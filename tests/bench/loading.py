@@ -7,7 +7,6 @@ same draws; on smaller ones, time with worker processes. The two loaders take tu
 import argparse
 import functools
 import hashlib
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ import numpy as np
 
 from job.recipes.recipe import load_recipe
 from job.training.isolation import isolate_ultralytics
+from tests.bench.rows import print_row, ratios, spread
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -64,9 +64,10 @@ def compare_cpu(folder: Path, pairs: int) -> None:
             decoded.clear()
             with stock_transforms(trainer):
                 digests.append(cpu_of_an_epoch(epoch())[1] == mine[1])
-    print(
-        f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px: {described(seconds)}; stock transforms make the "
-        f"same {NUM_PICTURES * pairs} samples: {all(digests)}"
+    print_pairs(
+        f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px",
+        seconds,
+        f"stock transforms make other samples (of {NUM_PICTURES * pairs}, {'none' if all(digests) else 'some'} differ)",
     )
 
 
@@ -82,16 +83,14 @@ def compare_time(folder: Path, pairs: int) -> None:
             ours = seconds_of_an_image(lambda epoch, trainer=trainer: trainer.epoch_of_batches(epoch, 0))
             trainer.shut_loaders()
             seconds.append((stock, ours))
-        print(f"an image of 1280 px in a mosaic, {workers} workers: {described(seconds)}")
+        print_pairs(f"an image of 1280 px in a mosaic, {workers} workers", seconds, "other programs ran")
 
 
-def described(seconds: list[tuple[float, float]]) -> str:
-    """Describe pairs of stock's and our seconds."""
-    ratios = [ours / stock for stock, ours in seconds]
-    return (
-        f"{len(seconds)} pairs, stock {1000 * statistics.median(stock for stock, _ in seconds):.1f} ms, "
-        f"ours / stock {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-    )
+def print_pairs(what: str, seconds: list[tuple[float, float]], meaningless_if: str) -> None:
+    """Print a ratio from pairs of stock's and our seconds of a sample."""
+    stock_s, ours_s = zip(*seconds, strict=True)
+    took = spread([1000 * s for s in stock_s], 1)
+    print_row(f"{what}, ours / stock", ratios(ours_s, stock_s), f"{meaningless_if}; stock took {took} ms")
 
 
 def draw_pictures(folder: Path) -> None:
