@@ -17,6 +17,7 @@ from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
 from job.datasets.near_duplicates import NearDuplicates, find_near_duplicates
 from job.datasets.scan import DatasetScan
+from job.datasets.shared_findings import SharedFindings
 from job.errors import DataError
 from job.log import Progress
 from job.text import counted_problems
@@ -86,16 +87,18 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
+    shared: SharedFindings | None = None,
     imgsz: int = IMGSZ,
     tiles: int = 0,
 ) -> DatasetReport:
-    """Check every label and image of a dataset's splits.
+    """Check every label and image of the splits of a dataset, whose folder has ``data.yaml``.
 
     Args:
-        folder: Has ``data.yaml``.
+        folder: The dataset.
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
+        shared: Findings of other machines; none if left out.
         imgsz: Image size of the training, for the sizes of objects.
         tiles: Width and height of its tiles, px of the files; 0 for whole pictures.
     """
@@ -105,7 +108,7 @@ def check_dataset(
     labels = sorted({label_of(image) for image in images} & texts)
     misplaced = _misplaced_labels(layout, images)
     candidates = sorted({name for found in misplaced.values() for name in found if name.lower().endswith(".txt")})
-    scan = DatasetScan(layout, cache_file, single_class=single_class)
+    scan = DatasetScan(layout, cache_file, single_class=single_class, shared=shared)
     with Progress(f"checking {layout.folder.name}", 1, "file") as progress:
         scan.read([*images, *labels, *candidates], progress.to)
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]

@@ -18,6 +18,7 @@ from job.datasets.check import DatasetReport, broken_files, check_dataset, set_a
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.lockfile import DatasetVersion, list_dataset, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
+from job.datasets.shared_findings import SharedFindings
 from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
@@ -121,6 +122,7 @@ def prepare_data(
     pulled_already: bool = False,
     imgsz: int = IMGSZ,
     tiles: int = 0,
+    share_findings: bool = False,
 ) -> PreparedData:
     """Pull and check a dataset, and write the data file for Ultralytics.
 
@@ -128,7 +130,8 @@ def prepare_data(
     are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
     at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
     another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
-    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`.
+    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`. Other machines' findings are taken, and
+    `share_findings` stores those of this one.
 
     Raises `DataError` with every problem of a broken dataset, `RunConflictError` if the pinned version does not exist,
     `MachineError` if it does not fit on the disk, or if the folder has files of the user's that would be trained on, or
@@ -144,8 +147,15 @@ def prepare_data(
             with timer.entered(Phase.PULL):
                 pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
-        cache = folder / SCAN_CACHE
-        check = partial(check_dataset, single_class=single_class, cache_file=cache, imgsz=imgsz, tiles=tiles)
+        shared = SharedFindings(store, version.digest, writable=share_findings)
+        check = partial(
+            check_dataset,
+            single_class=single_class,
+            cache_file=folder / SCAN_CACHE,
+            shared=shared,
+            imgsz=imgsz,
+            tiles=tiles,
+        )
         with timer.entered(Phase.CHECK):
             report = check(folder)
             _require_none(folder, report.files - version.files.keys())
@@ -160,8 +170,7 @@ def prepare_data(
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
     test = split_digest(version.files, report.test, report.names) if report.test else None
-    digest = pinned["digest"] if pinned else version.digest
-    found = (name, version.number or None, digest)
+    found = (name, version.number or None, pinned["digest"] if pinned else version.digest)
     return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics)
 
 

@@ -20,6 +20,7 @@ from job.datasets.files import UNREADABLE
 from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
 from job.datasets.layout import Layout, is_image
+from job.datasets.shared_findings import SharedFindings
 from job.storage.cache_file import CacheFile
 
 NUM_CHANNELS = 3
@@ -36,13 +37,21 @@ _ROW = TypeAdapter(tuple[str, str, Findings])
 
 
 class DatasetScan:
-    """Findings in the files of a dataset, from a cache, if there is one, where a file or its bytes are known."""
+    """Findings in the files of a dataset, from a cache or of other machines where a file or its bytes are known."""
 
-    def __init__(self, layout: Layout, cache_file: Path | None, *, single_class: bool = False) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        cache_file: Path | None,
+        *,
+        single_class: bool = False,
+        shared: SharedFindings | None = None,
+    ) -> None:
         self.findings: dict[str, Findings] = {}
         self.digests: dict[str, str] = {}
         self._layout = layout
         self._single_class = single_class
+        self._shared = shared
         self._cache = None if cache_file is None else CacheFile(cache_file, _SCHEMA)
         self._cached: dict[str, tuple[str, str, Findings]] = {}
         for path, row in self._cache.read().items() if self._cache else ():
@@ -61,6 +70,8 @@ class DatasetScan:
                 self.findings[path], self.digests[path] = findings, digest
             else:
                 unread.append(path)
+        if unread and self._shared:
+            self._by_digest = self._shared.read(_SCHEMA) | self._by_digest
         try:
             # Threads, since Pillow decodes and hashlib hashes without the interpreter's lock.
             with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
@@ -71,6 +82,8 @@ class DatasetScan:
                     progress(len(self.findings), len(paths))
         finally:
             self._save()
+        if self._shared and any(self.digests[path] not in self._by_digest for path in unread if path in self.digests):
+            self._shared.write(_SCHEMA, {digest: self.findings[path] for path, digest in self.digests.items()})
 
     def _rules(self, path: str) -> str:
         """Return everything but the bytes that decides the findings in a file, as text."""
