@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
+from job.datasets.decoded_images import DecodedImages
 from job.datasets.lockfile import DatasetVersion, list_dataset, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
-from job.datasets.shared_findings import SharedFindings
 from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
@@ -122,7 +122,7 @@ def prepare_data(
     pulled_already: bool = False,
     imgsz: int = IMGSZ,
     tiles: int = 0,
-    share_findings: bool = False,
+    record_images: bool = False,
 ) -> PreparedData:
     """Pull and check a dataset, and write the data file for Ultralytics.
 
@@ -130,8 +130,8 @@ def prepare_data(
     are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
     at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
     another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
-    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`. Other machines' findings are taken, and
-    `share_findings` stores those of this one.
+    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`. Images that another machine has decoded
+    and recorded are not decoded again; with `record_images`, this one records those that it decodes.
 
     Raises `DataError` with every problem of a broken dataset, `RunConflictError` if the pinned version does not exist,
     `MachineError` if it does not fit on the disk, or if the folder has files of the user's that would be trained on, or
@@ -147,30 +147,34 @@ def prepare_data(
             with timer.entered(Phase.PULL):
                 pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
-        shared = SharedFindings(store, version.digest, writable=share_findings)
+        decoded = DecodedImages(store, name)
         check = partial(
             check_dataset,
+            folder,
             single_class=single_class,
             cache_file=folder / SCAN_CACHE,
-            shared=shared,
+            known_hashes=lambda: decoded.hashes,
             imgsz=imgsz,
             tiles=tiles,
         )
         with timer.entered(Phase.CHECK):
-            report = check(folder)
+            report = check()
             _require_none(folder, report.files - version.files.keys())
+            if record_images and report.num_decoded:
+                decoded.add(report.hashes)
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 away = folder.with_name(f"{name}.quarantine")
                 mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check(folder)
+                report = check()
         readers.join()
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
     test = split_digest(version.files, report.test, report.names) if report.test else None
-    found = (name, version.number or None, pinned["digest"] if pinned else version.digest)
+    digest = pinned["digest"] if pinned else version.digest
+    found = (name, version.number or None, digest)
     return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics)
 
 

@@ -1,18 +1,18 @@
 """Scan of a dataset's images and labels: each read once, in parallel, and cached by content.
 
-Guarantees that every image was decoded to its end, and that an absent or damaged cache costs time and nothing else.
+Guarantees that every image was decoded to its end, here or where its hash is known from, and that an absent or damaged
+cache costs time and nothing else.
 """
 
 import hashlib
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-import cv2
-import PIL
 from pydantic import TypeAdapter, ValidationError
 
 from job.datasets import image, labels
@@ -20,7 +20,6 @@ from job.datasets.files import UNREADABLE
 from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
 from job.datasets.layout import Layout, is_image
-from job.datasets.shared_findings import SharedFindings
 from job.storage.cache_file import CacheFile
 
 NUM_CHANNELS = 3
@@ -29,7 +28,7 @@ NUM_CHANNELS = 3
 SCAN_CACHE = ".scan.sqlite"
 """Name of the cache in the folder of a dataset."""
 
-_SCHEMA = f"6, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
+_SCHEMA = f"7, {image.DECODER}"
 """Findings cached under another schema are not used."""
 
 _ROW = TypeAdapter(tuple[str, str, Findings])
@@ -37,7 +36,7 @@ _ROW = TypeAdapter(tuple[str, str, Findings])
 
 
 class DatasetScan:
-    """Findings in the files of a dataset, from a cache or of other machines where a file or its bytes are known."""
+    """Findings in the files of a dataset, from a cache, if there is one, where a file or its bytes are known."""
 
     def __init__(
         self,
@@ -45,13 +44,15 @@ class DatasetScan:
         cache_file: Path | None,
         *,
         single_class: bool = False,
-        shared: SharedFindings | None = None,
+        known_hashes: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.findings: dict[str, Findings] = {}
         self.digests: dict[str, str] = {}
+        self.num_decoded = 0
+        """Images that were neither in the cache nor known."""
         self._layout = layout
         self._single_class = single_class
-        self._shared = shared
+        self._known_hashes = known_hashes
         self._cache = None if cache_file is None else CacheFile(cache_file, _SCHEMA)
         self._cached: dict[str, tuple[str, str, Findings]] = {}
         for path, row in self._cache.read().items() if self._cache else ():
@@ -61,7 +62,7 @@ class DatasetScan:
         self._versions: dict[str, str] = {}
 
     def read(self, paths: list[str], progress: Callable[[int, int], None]) -> None:
-        """Scan files, of which only those that are not in the cache are read."""
+        """Scan files, of which only those that are not in the cache are read, and only unknown images decoded."""
         unread = []
         for path in paths:
             self._versions[path] = version = self._version(path)
@@ -70,20 +71,19 @@ class DatasetScan:
                 self.findings[path], self.digests[path] = findings, digest
             else:
                 unread.append(path)
-        if unread and self._shared:
-            self._by_digest = self._shared.read(_SCHEMA) | self._by_digest
+        known = self._known_hashes() if any(map(is_image, unread)) else {}
+        read_file = partial(self._read_file, known)
         try:
             # Threads, since Pillow decodes and hashlib hashes without the interpreter's lock.
             with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
-                for path, (digest, findings) in zip(unread, pool.map(self._read_file, unread), strict=True):
+                for path, (digest, findings) in zip(unread, pool.map(read_file, unread), strict=True):
                     self.findings[path] = findings
                     if digest:
                         self.digests[path] = digest
+                        self.num_decoded += is_image(path) and digest not in self._by_digest and digest not in known
                     progress(len(self.findings), len(paths))
         finally:
             self._save()
-        if self._shared and any(self.digests[path] not in self._by_digest for path in unread if path in self.digests):
-            self._shared.write(_SCHEMA, {digest: self.findings[path] for path, digest in self.digests.items()})
 
     def _rules(self, path: str) -> str:
         """Return everything but the bytes that decides the findings in a file, as text."""
@@ -104,7 +104,7 @@ class DatasetScan:
                 return f"{self._rules(path)}{status.st_ino}-{times}-{status.st_size}"
         return ""
 
-    def _read_file(self, path: str) -> tuple[str, Findings]:
+    def _read_file(self, known_hashes: Mapping[str, str], path: str) -> tuple[str, Findings]:
         """Return digest and findings of a file; no digest if it cannot be read."""
         file, most = self._layout.folder / path, image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
         try:
@@ -122,7 +122,7 @@ class DatasetScan:
             return digest, known
         yaml, single = self._layout.data, self._single_class
         if is_image(path):
-            return digest, check_image(data, path, yaml.num_channels)
+            return digest, check_image(data, path, yaml.num_channels, known_hash=known_hashes.get(digest))
         return digest, check_label(data, len(yaml.names), yaml.num_keypoint_columns, single_class=single)
 
     def _save(self) -> None:

@@ -51,7 +51,7 @@ class SessionContext:
             yield replace(self, folder=folder, price=price_here(), held=held)
 
     def prepare_data(
-        self, name: str, pinned: PinnedDataset | None, subject: str, *, share_findings: bool = True
+        self, name: str, pinned: PinnedDataset | None, subject: str, *, record_images: bool = True
     ) -> PreparedData:
         """Pull and check a dataset, as `prepare_data` does; a run that exists has it pinned in its record."""
         train = self.request.recipe.train
@@ -65,7 +65,7 @@ class SessionContext:
             pulled_already=self.group.local_rank > 0,
             imgsz=train["imgsz"],
             tiles=train["tiles"],
-            share_findings=share_findings,
+            record_images=record_images,
         )
 
     def isolate_training(self) -> None:
