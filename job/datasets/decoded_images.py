@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from job.datasets.image import DECODER
 from job.datasets.near_duplicates import NUM_BITS
-from job.errors import JobError
+from job.errors import JobError, PreconditionError
 from job.storage.object_store import Store
 from job.text import as_json
 
@@ -75,6 +75,8 @@ class DecodedImages:
         key = f"{self._prefix}{hashlib.sha256(data).hexdigest()[:NUM_ID_DIGITS]}.json"
         try:
             self._store.put(key, data)
+        except PreconditionError:
+            pass  # a damaged record of the same images; `hashes` has told of it
         except JobError as error:
             log.warning("%s: was not stored, so other machines decode these images again: %s", key, error)
 
@@ -83,7 +85,7 @@ class DecodedImages:
         try:
             return _Record.model_validate_json(self._store.read(key)).hashes
         except ValidationError:
-            reason = "it is damaged, or a newer version of the job wrote it"
+            reason = "it is of a newer version of the job, or damaged; delete it then"
         except JobError as error:
             reason = str(error)
         log.warning("%s: is not used, so its images are decoded again: %s", key, reason)

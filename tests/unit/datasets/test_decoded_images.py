@@ -29,7 +29,7 @@ PICTURE = "images/train/001.jpg"
 def store(tmp_path):
     """A bucket with a dataset of 12 images."""
     (tmp_path / "bucket").mkdir()
-    store = CountingStore(str(tmp_path / "bucket"))
+    store = CountingStore(tmp_path / "bucket")
     plan_push(store, make_tiny_dataset(tmp_path / "wild", num_train=8, num_val=4), "wild").send()
     return store
 
