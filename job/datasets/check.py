@@ -61,8 +61,6 @@ class DatasetReport:
     near_duplicates: tuple[NearDuplicates, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
     """Hashes of the images that can be decoded, by the digests of `DatasetScan`."""
-    num_decoded: int = field(default=0, compare=False)
-    """Images that were decoded by this check; others were in its cache, or known."""
 
     def describe(self) -> dict[str, str]:
         """Return what bounds the recall of a training: one sentence each by label, splits first."""
@@ -101,8 +99,8 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
-        known_hashes: Called once if images are not in the cache. Returns the hashes of images that were decoded
-            elsewhere, by the digests of `DatasetScan`; they are not decoded again.
+        known_hashes: Called if an image is not in the cache. Returns the hashes of images that were decoded elsewhere,
+            by the digests of `DatasetScan`; they are not decoded again.
         imgsz: Image size of the training, for the sizes of objects.
         tiles: Width and height of its tiles, px of the files; 0 for whole pictures.
     """
@@ -147,7 +145,6 @@ def check_dataset(
         ),
         near_duplicates=alike,
         hashes={scan.digests[image]: known for image in images if (known := scan.findings[image].hash)},
-        num_decoded=scan.num_decoded,
     )
 
 

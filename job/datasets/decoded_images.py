@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from itertools import accumulate
 from typing import Annotated
 
@@ -48,10 +47,32 @@ class DecodedImages:
     def __init__(self, store: Store, dataset: str) -> None:
         self._store = store
         self._prefix = f"scans/{dataset}/{DECODER}/"
+        self._hashes: dict[str, str] | None = None
 
-    @cached_property
     def hashes(self) -> dict[str, str]:
-        """Hashes of their pixels by the digests of `DatasetScan`; read from the bucket once."""
+        """Return the hashes of their pixels by the digests of `DatasetScan`; the first call reads the bucket."""
+        if self._hashes is None:
+            self._hashes = self._read_all()
+        return self._hashes
+
+    def add(self, hashes: Mapping[str, str]) -> None:
+        """Record images that no record has yet; a record is named by its content, and is never replaced.
+
+        Records nothing if `hashes` was not called: this machine knew all its images.
+        """
+        known = self._hashes
+        if known is None or not (new := {digest: hashes[digest] for digest in sorted(hashes) if digest not in known}):
+            return
+        data = as_json({"schema": SCHEMA, "hashes": new}) + b"\n"
+        key = f"{self._prefix}{hashlib.sha256(data).hexdigest()[:NUM_ID_DIGITS]}.json"
+        try:
+            self._store.put(key, data)
+        except PreconditionError:
+            pass  # a damaged record of the same images; `hashes` has told of it
+        except JobError as error:
+            log.warning("%s: was not stored, so other machines decode these images again: %s", key, error)
+
+    def _read_all(self) -> dict[str, str]:
         try:
             listed = self._store.list(self._prefix)
         except JobError as error:
@@ -66,19 +87,6 @@ class DecodedImages:
             for hashes in pool.map(self._read, keys):
                 found |= hashes
         return found
-
-    def add(self, hashes: Mapping[str, str]) -> None:
-        """Record images that no record has yet; a record is named by its content, and is never replaced."""
-        if not (new := {digest: hashes[digest] for digest in sorted(hashes) if digest not in self.hashes}):
-            return
-        data = as_json({"schema": SCHEMA, "hashes": new}) + b"\n"
-        key = f"{self._prefix}{hashlib.sha256(data).hexdigest()[:NUM_ID_DIGITS]}.json"
-        try:
-            self._store.put(key, data)
-        except PreconditionError:
-            pass  # a damaged record of the same images; `hashes` has told of it
-        except JobError as error:
-            log.warning("%s: was not stored, so other machines decode these images again: %s", key, error)
 
     def _read(self, key: str) -> dict[str, str]:
         """Return the hashes of a record; none if it cannot be read."""

@@ -7,7 +7,7 @@ other process of this machine changes them until it ends.
 import fcntl
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.data_yaml import is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.lockfile import DatasetVersion, list_dataset, read_version, split_digest
-from job.datasets.scan import SCAN_CACHE
+from job.datasets.scan import SCAN_CACHE, scan_arriving
 from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
@@ -143,24 +144,25 @@ def prepare_data(
         version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, reference)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
-        if not pulled_already:
-            with timer.entered(Phase.PULL):
-                pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
-            log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         decoded = DecodedImages(store, name)
+        if not pulled_already:
+            leave_out = pinned["set_aside"] if pinned else ()
+            with timer.entered(Phase.PULL), scan_arriving(folder, version.files, decoded.hashes) as on_fetched:
+                pulled = _pull(store, folder, version, readers, leave_out=leave_out, on_fetched=on_fetched)
+            log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         check = partial(
             check_dataset,
             folder,
             single_class=single_class,
             cache_file=folder / SCAN_CACHE,
-            known_hashes=lambda: decoded.hashes,
+            known_hashes=decoded.hashes,
             imgsz=imgsz,
             tiles=tiles,
         )
         with timer.entered(Phase.CHECK):
             report = check()
             _require_none(folder, report.files - version.files.keys())
-            if record_images and report.num_decoded:
+            if record_images:
                 decoded.add(report.hashes)
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
@@ -204,14 +206,24 @@ def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
 
 
 def _pull(
-    store: Store, folder: Path, version: DatasetVersion, readers: "_Readers", leave_out: Collection[str] = ()
+    store: Store,
+    folder: Path,
+    version: DatasetVersion,
+    readers: "_Readers",
+    *,
+    leave_out: Collection[str] = (),
+    on_fetched: Callable[[str], None] = lambda _name: None,
 ) -> TransferResult:
-    files = {name: stored for name, stored in version.files.items() if name not in leave_out}
+    names = sorted(version.files.keys() - set(leave_out), key=lambda name: (not is_data_yaml(name), name))
+    files = {name: version.files[name] for name in names}  # the data file comes first
     size = sum(stored.size_bytes for stored in files.values())
     with translated_errors(folder):
         require_space(folder, size, SPARE_BYTES)
         with Progress(f"pulling {folder.name}", size, "B") as progress:
-            return pull(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
+            return pull(
+                *(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude),
+                on_fetched=on_fetched,
+            )
 
 
 def _require_none(folder: Path, others: Collection[str]) -> None:

@@ -62,6 +62,8 @@ def pull(
     folder: Path,
     on_progress: Callable[[TransferProgress], None] = lambda _done: None,
     before_change: Callable[[], None] = lambda: None,
+    *,
+    on_fetched: Callable[[str], None] = lambda _name: None,
 ) -> TransferResult:
     """Fetch objects into a folder.
 
@@ -71,6 +73,7 @@ def pull(
         folder: Made if it does not exist.
         on_progress: Called from any thread, one call at a time.
         before_change: Called once, before the first file is added, replaced or removed; may raise.
+        on_fetched: Called with the name of each file that has come, from any thread, one call at a time.
 
     Raises:
         StoreError: If the store fails, or names lead out of the folder; fetched files stay for the next pull.
@@ -99,6 +102,7 @@ def pull(
                 with lock:
                     progress = TransferProgress(progress.num_objects + 1, progress.num_bytes + stored.size_bytes)
                     on_progress(progress)
+                    on_fetched(name)
 
             store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
             left = [name for name in left if turn[objects[name].key] != name]

@@ -224,9 +224,11 @@ def test_a_bucket_that_lists_no_records_is_no_failure(store, prepare, decoded, m
 def test_machines_that_start_at_once_record_the_same(store):
     """Two that knew of no record write one object, and a third adds what is new to it."""
     one, two = DecodedImages(store, "wild"), DecodedImages(store, "wild")
-    assert (one.hashes, two.hashes) == ({}, {})
+    assert (one.hashes(), two.hashes()) == ({}, {})
     one.add({DIGEST: HASH})
     two.add({DIGEST: HASH})
     assert len(records(store)) == 1
-    DecodedImages(store, "wild").add({DIGEST: "0" * 128, "1" * 64: HASH})
-    assert DecodedImages(store, "wild").hashes == {DIGEST: HASH, "1" * 64: HASH}
+    three = DecodedImages(store, "wild")
+    assert three.hashes() == {DIGEST: HASH}
+    three.add({DIGEST: "0" * 128, "1" * 64: HASH})
+    assert DecodedImages(store, "wild").hashes() == {DIGEST: HASH, "1" * 64: HASH}
