@@ -214,8 +214,8 @@ def _pull(
     leave_out: Collection[str] = (),
     on_fetched: Callable[[str], None] = lambda _name: None,
 ) -> TransferResult:
-    names = sorted(version.files.keys() - set(leave_out), key=lambda name: (not is_data_yaml(name), name))
-    files = {name: version.files[name] for name in names}  # the data file comes first
+    wanted = {name: stored for name, stored in version.files.items() if name not in leave_out}
+    files = {name: wanted[name] for name in sorted(wanted, key=lambda name: not is_data_yaml(name))}  # that comes first
     size = sum(stored.size_bytes for stored in files.values())
     with translated_errors(folder):
         require_space(folder, size, SPARE_BYTES)
