@@ -7,7 +7,7 @@ other process of this machine changes them until it ends.
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from job.datasets.check import DatasetReport, broken_files, check_dataset, set_a
 from job.datasets.data_yaml import is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
-from job.datasets.lockfile import DatasetVersion, list_dataset, read_version, split_digest
+from job.datasets.lockfile import DatasetVersion, list_dataset, read_locked_version, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE, scan_arriving
 from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
@@ -26,7 +26,7 @@ from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
 from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
-from job.storage.transfer import TransferResult, mark_replaceable, pull
+from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import dataset_and_version, nearest, shortened
 
@@ -141,15 +141,14 @@ def prepare_data(
     held.close()
     name = dataset_and_version(reference)[0]
     with timer.entered(Phase.PULL):
-        version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, reference)
+        version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
         decoded = DecodedImages(store, name)
         if not pulled_already:
-            leave_out = pinned["set_aside"] if pinned else ()
-            with timer.entered(Phase.PULL), scan_arriving(folder, version.files, decoded.hashes) as on_fetched:
-                pulled = _pull(store, folder, version, readers, leave_out=leave_out, on_fetched=on_fetched)
-            log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
+            with timer.entered(Phase.PULL):
+                leave_out = pinned["set_aside"] if pinned else ()
+                _pull_missing(store, folder, version, readers, leave_out=leave_out, decoded=decoded)
         check = partial(
             check_dataset,
             folder,
@@ -182,13 +181,18 @@ def prepare_data(
 
 def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:
     """Return the version that a run was started on."""
-    version = read_version(store, name, (digest,))
+    version = _read(store, name, (digest,))
     if digest not in version.digests:
         raise RunConflictError(
             f"{subject}: was started on other data, the digest of dataset {name} was {digest[:12]} and is "
             f"{version.digest[:12]}; put the files back, or start a new run"
         )
     return version
+
+
+def _read(store: Store, reference: str, digests: Sequence[str] = ()) -> DatasetVersion:
+    """Return a version; of one with a lock, whose files may be on this disk, no object is looked up."""
+    return read_locked_version(store, reference, digests) or read_version(store, reference, digests)
 
 
 def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
@@ -203,6 +207,26 @@ def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
         log.warning("dataset %s: %s", name, one_line(warning))
     if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
+
+
+def _pull_missing(
+    store: Store,
+    folder: Path,
+    version: DatasetVersion,
+    readers: "_Readers",
+    *,
+    leave_out: Collection[str],
+    decoded: DecodedImages,
+) -> None:
+    """Pull a version into a folder that may have it; images are checked as they arrive."""
+    files = {name: stored for name, stored in version.files.items() if name not in leave_out}
+    num_fetched = 0
+    if not is_pulled(folder, files):
+        there = list_dataset(store, folder.name).verified(version) if version.number else version
+        with scan_arriving(folder, files, decoded.hashes) as on_fetched:
+            pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
+        num_fetched = pulled.num_transferred
+    log.info("dataset %s: %d files, %d of them fetched now", folder.name, len(files), num_fetched)
 
 
 def _pull(
