@@ -45,8 +45,8 @@ class DecodedImages:
     """Images of a dataset, of any version, that were decoded to their ends by the versions of `DECODER`."""
 
     def __init__(self, store: Store, dataset: str) -> None:
-        self._store = store
-        self._prefix = f"scans/{dataset}/{DECODER}/"
+        self._store, self._folder = store, f"scans/{dataset}/"
+        self._prefix = f"{self._folder}{DECODER}/"
         self._hashes: dict[str, str] | None = None
 
     def hashes(self) -> dict[str, str]:
@@ -71,6 +71,11 @@ class DecodedImages:
             pass  # a damaged record of the same images; `hashes` has told of it
         except JobError as error:
             log.warning("%s: was not stored, so other machines decode these images again: %s", key, error)
+
+    def forget(self) -> None:
+        """Delete the records, also those of other decoders."""
+        for stored in self._store.list(self._folder):
+            self._store.delete(stored.key)
 
     def _read_all(self) -> dict[str, str]:
         try:

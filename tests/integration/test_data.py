@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from job.datasets.decoded_images import DecodedImages
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket, run_in
 from tests.support.cli_process import TIMEOUT_S, job, start_job
@@ -85,6 +86,7 @@ def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
 def test_a_second_machine_decodes_no_picture_again(tmp_path):
     """What the first machine has decoded before its training, another one takes from the bucket."""
     bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2), tmp_path / "bucket")
+    DecodedImages(open_store(bucket), "tiny").forget()  # what the push has recorded
     for machine, num_decoded in (("one", 6), ("two", 0)):
         noted = tmp_path / f"decoded-{machine}"
         noted.touch()

@@ -14,6 +14,7 @@ from job.datasets.check import check_dataset
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
+from job.datasets.versions import plan_deletion
 from job.errors import DataError, StoreError
 from job.goodput import PhaseTimer
 from tests.support.counting_store import CountingStore
@@ -27,11 +28,19 @@ PICTURE = "images/train/001.jpg"
 
 @pytest.fixture
 def store(tmp_path):
-    """A bucket with a dataset of 12 images."""
+    """A bucket with a dataset of 12 images, of which nothing is recorded."""
     (tmp_path / "bucket").mkdir()
     store = CountingStore(tmp_path / "bucket")
-    plan_push(store, make_tiny_dataset(tmp_path / "wild", num_train=8, num_val=4), "wild").send()
+    push(store, make_tiny_dataset(tmp_path / "wild", num_train=8, num_val=4))
     return store
+
+
+def push(store, folder, *, force=False):
+    """Push the folder, as a version of the job did that recorded nothing."""
+    before = records(store)
+    plan_push(store, folder, "wild", force=force).send()
+    for key in set(records(store)) - set(before):
+        store.delete(key)
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def test_of_another_version_the_new_images_alone_are_decoded(store, prepare, dec
     prepare(store, "one")
     picture = tmp_path / "wild" / PICTURE
     picture.write_bytes(picture.read_bytes() + b"\0")
-    plan_push(store, tmp_path / "wild", "wild").send()
+    push(store, tmp_path / "wild")
     decoded.clear()
     prepare(store, "two")
     assert decoded == [PICTURE]
@@ -162,7 +171,7 @@ def test_problems_are_found_on_each_machine(store, prepare, decoded, tmp_path):
     """A record has no problems: an image that cannot be decoded is decoded, and refused, on every machine."""
     picture = tmp_path / "wild" / PICTURE
     picture.write_bytes(picture.read_bytes()[:-200])
-    plan_push(store, tmp_path / "wild", "wild", force=True).send()
+    push(store, tmp_path / "wild", force=True)
     for machine in ("one", "two"):
         decoded.clear()
         with pytest.raises(DataError, match="1 problem found"):
@@ -232,3 +241,23 @@ def test_machines_that_start_at_once_record_the_same(store):
     assert three.hashes() == {DIGEST: HASH}
     three.add({DIGEST: "0" * 128, "1" * 64: HASH})
     assert DecodedImages(store, "wild").hashes() == {DIGEST: HASH, "1" * 64: HASH}
+
+
+def test_a_push_records_what_it_has_decoded(store, prepare, decoded, tmp_path):
+    """The first machine that trains decodes nothing that the push of the version has decoded."""
+    picture = tmp_path / "wild" / PICTURE
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    plan_push(store, tmp_path / "wild", "wild").send()
+    decoded.clear()
+    prepare(store, "one")
+    assert decoded == []
+
+
+@pytest.mark.parametrize(("reference", "num_left"), [("wild@1", 1), ("wild", 0)])
+def test_records_go_with_the_dataset(store, prepare, tmp_path, reference, num_left):
+    """They are deleted with the last version of a dataset."""
+    prepare(store, "one")
+    (tmp_path / "wild/labels/train/001.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    push(store, tmp_path / "wild")
+    plan_deletion(store, reference).carry_out()
+    assert len(records(store)) == num_left

@@ -8,6 +8,7 @@ import yaml
 
 from job.datasets import image
 from job.datasets.check import check_dataset
+from job.datasets.decoded_images import DecodedImages
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
 from job.errors import DataError, StoreError
@@ -53,9 +54,10 @@ def folder(tmp_path):
 
 
 def push(folder):
-    """Push the dataset into a bucket; return that."""
+    """Push the dataset into a bucket in which no image is recorded; return that."""
     store = FolderStore.create(str(folder.with_name("bucket")))
     plan_push(store, folder, "wild", force=True).send()
+    DecodedImages(store, "wild").forget()
     return store
 
 
