@@ -73,7 +73,8 @@ class DatasetScan:
                 unread.append(path)
         try:
             with _decoding_pool() as pool:
-                for _ in pool.map(self.read_file, unread):
+                for path, scanned in zip(unread, pool.map(self._scan, unread), strict=True):
+                    self._add(path, *scanned)
                     progress(len(self.findings), len(paths))
         finally:
             self.save()
@@ -81,11 +82,8 @@ class DatasetScan:
                 self._cache.write(dict.fromkeys(self._cached.keys() - self.digests.keys()))
 
     def read_file(self, path: str) -> None:
-        """Scan one file, whatever the cache has, in any thread."""
-        self._versions[path] = self._version(path)
-        digest, self.findings[path] = self._read_file(path)
-        if digest:
-            self.digests[path] = digest
+        """Scan one file that is not in the cache, in any thread."""
+        self._add(path, *self._scan(path))
 
     def save(self) -> None:
         """Add to the cache what was found."""
@@ -93,6 +91,15 @@ class DatasetScan:
         changed = {path: _ROW.dump_json(row).decode() for path, row in rows.items() if row != self._cached.get(path)}
         if self._cache:
             self._cache.write(changed)
+
+    def _scan(self, path: str) -> tuple[str, str, Findings]:
+        version = self._version(path)
+        return version, *self._read_file(path, is_regular=bool(version))
+
+    def _add(self, path: str, version: str, digest: str, findings: Findings) -> None:
+        self._versions[path], self.findings[path] = version, findings
+        if digest:
+            self.digests[path] = digest
 
     def _rules(self, path: str) -> str:
         """Return everything but the bytes that decides the findings in a file, as text."""
@@ -113,7 +120,7 @@ class DatasetScan:
                 return f"{self._rules(path)}{status.st_ino}-{times}-{status.st_size}"
         return ""
 
-    def _read_file(self, path: str) -> tuple[str, Findings]:
+    def _read_file(self, path: str, *, is_regular: bool) -> tuple[str, Findings]:
         """Return digest and findings of a file; no digest if it cannot be read."""
         file, most = self._layout.folder / path, image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
         try:
@@ -121,7 +128,7 @@ class DatasetScan:
             if size > most:
                 message = f"has {size:,} bytes, and at most {most:,} are read; leave it out"
                 return "", Findings.of("large", message)
-            data = file.read_bytes() if self._versions[path] else None
+            data = file.read_bytes() if is_regular else None
         except OSError:
             data = None
         if data is None:
