@@ -56,6 +56,10 @@ class EscapedStream(io.TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._stream.isatty()
+
     def write(self, text: str) -> int:
         """Write text, escaped."""
         encoding = self._stream.encoding or "utf-8"

@@ -18,7 +18,7 @@ from job.errors import message_of
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-MINUTE, HOUR = 60, 3600
+MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 NUM_COLUMNS, NUM_LABEL = 80, 12
 """Columns of a terminal, and of a paragraph's label."""
@@ -49,6 +49,15 @@ def duration(seconds: float) -> str:
     if round(seconds) < HOUR:
         return "{} min {:02d} s".format(*divmod(round(seconds), MINUTE))
     return "{:,} h {:02d} min".format(*divmod(round(seconds / MINUTE), MINUTE))
+
+
+def ago(time: str, at: str) -> str:
+    """Show how long before `at` a recorded time was, in its largest unit: ``5 min ago``, ``6 days ago``."""
+    seconds = int(seconds_between(time, at))
+    for unit, unit_s in (("days", DAY), ("h", HOUR), ("min", MINUTE)):
+        if seconds >= unit_s * (2 if unit_s == DAY else 1):
+            return f"{seconds // unit_s} {unit} ago"
+    return f"{seconds} s ago"
 
 
 def dollars(usd: float) -> str:

@@ -1,8 +1,11 @@
 """``job runs``: list, show, verify."""
 
 import logging
+import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from job.analysis.metrics import BeforeAfter
 from job.cli.command import command
@@ -10,51 +13,95 @@ from job.cli.options import BucketOption, JsonOption, RunOptions
 from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
+from job.report.reproduce import resume_of
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
 from job.runs.evaluation import read_evaluation
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import BEST_WEIGHTS, Run
-from job.runs.search import survey
+from job.runs.run_state import RunState, state_of
+from job.runs.search import FoundRun, survey
 from job.storage.object_store import Store
-from job.text import clock, duration, labelled, nearest, table
+from job.text import ago, clock, duration, fitted, labelled, nearest, table
 from job.training.files import BEST
 
 log = logging.getLogger(__name__)
+
+
+class ListRunsOptions(BucketOption, JsonOption):
+    """Flags of ``job runs list``."""
 
 
 class ShowRunOptions(RunOptions, JsonOption):
     """Flags of ``job runs show``."""
 
 
-@command(BucketOption, "job runs list --bucket gs://my-bucket")
-def list_(options: BucketOption) -> None:
-    """Print one line for each run."""
+@command(ListRunsOptions, "job runs list --bucket gs://my-bucket")
+def list_(options: ListRunsOptions) -> None:
+    """Print one line for each run, and the command that continues it if it was cut off, paused or failed.
+
+    F1 is that of the best weights so far. On a terminal long lines are wrapped; in a pipe each is whole.
+    """
     store = options.store()
-    rows: list[tuple[str, ...]] = [("run", "recipe", "profile", "state", "F1 before", "after")]
-    seen = survey(store)
-    for found in seen.runs:
+    seen, at = survey(store), now()
+    listed = [_ListedRun.of(found) for found in seen.runs]
+    listed += [_ListedRun(run, "submitted, not begun") for run in seen.submitted]
+    rows = (
+        table([_HEADING, *(each.row(at) for each in listed)], right={1, 2}) if listed else [f"no runs in {store.uri}"]
+    )
+    lines = rows[:1]
+    for row, each in zip(rows[1:], listed, strict=True):
+        lines += [row, f"  {each.command}"] if each.command else [row]
+    lines += [f"runs/{name}: {why}" for name, why in seen.strays.items()]
+    if sys.stdout.isatty():
+        lines = [part for line in lines for part in fitted(line)]
+    options.print({"runs": [each.to_json() for each in listed], "strays": seen.strays}, lines)
+
+
+_HEADING = ("state", "epochs", "F1", "last sign", "recipe", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class _ListedRun:
+    """A run of the list; one that is only submitted has no record, and one that cannot be read has no state."""
+
+    run: Run
+    state_name: str
+    record: RunRecord | None = None
+    state: RunState | None = None
+
+    @classmethod
+    def of(cls, found: FoundRun) -> Self:
+        """Read the state of a run; one with a damaged record is listed too, with a warning."""
         try:
-            rows.append(_row(found.listing, found.record))
+            state = state_of(found.listing, found.record)
         except CorruptObjectError as error:
             log.warning("%s", error)
-            rows.append((found.run.name, "", "", "cannot be read", "", ""))
-    rows += [(run.name, "", "", "submitted, not begun", "", "") for run in seen.submitted]
-    if len(rows) == 1:
-        print(f"no runs in {store.uri}")
-    else:
-        print("\n".join(table(rows)))
-    for name, why in seen.strays.items():
-        print(f"runs/{name}: {why}")
+            return cls(found.run, "cannot be read", found.record)
+        return cls(found.run, state.name, found.record, state)
 
+    @property
+    def command(self) -> str | None:
+        """The command that continues it, if it needs one."""
+        return resume_of(self.run) if self.state and self.state.resumable else None
 
-def _row(listing: RunListing, record: RunRecord) -> tuple[str, ...]:
-    final = listing.final()
-    metrics = (final.comparison.before, final.comparison.after) if final else ()
-    f1 = [f"{each['f1']:.1%}" if each else "" for each in metrics] or ["", ""]
-    state = _state(listing, record, final)
-    return listing.run.name, shown_recipe(record.request), record.request["profile"], state, *f1
+    def row(self, at: str) -> tuple[str, ...]:
+        """Return the cells of its row at a time."""
+        request, state = self.record and self.record.request, self.state
+        recipe = shown_recipe(request) + (", demo" if request["profile"] == "demo" else "") if request else ""
+        if state is None:
+            return self.state_name, "", "", "", recipe, self.run.name
+        f1 = "" if state.best_f1 is None else f"{state.best_f1:.1%}"
+        epochs = f"{state.epoch}/{state.num_epochs}"
+        return self.state_name, epochs, f1, ago(state.last_sign_at, at), recipe, self.run.name
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as plain values."""
+        request = self.record and self.record.request
+        recipe = {"recipe": shown_recipe(request), "profile": request["profile"]} if request else {}
+        state = {name: value for name, value in asdict(self.state).items() if name != "name"} if self.state else {}
+        return {"run": self.run.name, "state": self.state_name, **recipe, **state, "command": self.command}
 
 
 @command(ShowRunOptions, "job runs show zebra --bucket gs://my-bucket")
@@ -78,7 +125,7 @@ def show(options: ShowRunOptions) -> None:
         "evaluation": score and score.model_dump(mode="json", exclude={"pictures"}),
     }
     lines = [
-        *labelled("run", f"{run.name}, {_state(listing, record, final)}"),
+        *labelled("run", f"{run.name}, {state_of(listing, record)}"),
         *labelled("created", f"{clock(record.created_at)} UTC"),
         *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
@@ -136,20 +183,6 @@ def verify(options: RunOptions) -> None:
         raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
     print(f"run {name}: {len(identities)} checkpoints, every byte equal to the commit{passed_over}")
-
-
-def _state(listing: RunListing, record: RunRecord, final: FinalRecord | None) -> str:
-    if final is not None:
-        return f"{final.reason}, {final.num_epochs} epochs{', imported' if record.imported else ''}"
-    committed = listing.committed()
-    attempts, state = listing.attempt_numbers, "not begun"
-    if attempts:
-        (newest,) = listing.attempts(attempts[-1:])
-        state = newest.state(newest=True, at=now())
-        state = "cut off" if state is EndReason.VANISHED else str(state)
-        state += ", asked to stop" if state == EndReason.RUNNING and newest.stop else ""
-    done = committed[-1].epoch if committed else 0
-    return f"{state}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:

@@ -465,6 +465,9 @@ class Progressing(Record):
 
     position: RecordedPosition = None
     evidence: Observations | None = None
+    best_f1: NonNegativeFloat | None = None
+    """F1 of the best weights so far; None before the first epoch. Older versions did not record it."""
+
     seconds: PhaseSeconds | None = None
 
 
@@ -542,6 +545,12 @@ class AttemptRecord:
     def position(self) -> Position | None:
         """How far its training got, by its records."""
         return next((record.position for record in (self.end, self.heartbeat) if record and record.position), None)
+
+    @property
+    def best_f1(self) -> float | None:
+        """F1 of the best weights so far, by its records."""
+        found = (record.best_f1 for record in (self.end, self.heartbeat) if record and record.best_f1 is not None)
+        return next(found, None)
 
     @property
     def seconds(self) -> PhaseSeconds:

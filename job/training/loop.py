@@ -26,6 +26,7 @@ from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
+from job.training.evaluation_record import harmonic_mean
 from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULTS, STATE
 from job.training.library_errors import explained
 from job.training.library_warnings import LibraryWarnings
@@ -123,7 +124,15 @@ class Training:
     @property
     def record_fields(self) -> dict[str, object]:
         """Fields of an attempt's records for its training."""
-        return {"position": self.position, "evidence": self.evidence}
+        return {"position": self.position, "evidence": self.evidence, "best_f1": self._best_f1}
+
+    @property
+    def _best_f1(self) -> float | None:
+        """F1 of the epoch of the best weights, if there is one yet."""
+        if not self.best_epoch:
+            return None
+        row = self.progress.rows[self.best_epoch - 1]
+        return round(harmonic_mean(row["metrics/precision(B)"], row["metrics/recall(B)"]), 5)
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
         """Restore the state of a checkpoint; return the digests of the live state, for comparison with the snapshot's.

@@ -67,7 +67,7 @@ def test_a_running_job_is_paused_from_elsewhere_and_resumed(bucket, undisturbed,
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     assert "run zebra is paused" in capsys.readouterr().out
     assert main(["runs", "list", "--bucket", bucket]) == 0
-    assert "paused, epoch 0 of 4" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["paused", "0/4"]
     resumed = job("resume", "zebra", "--workers", "0", "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
     assert tensors_of(bucket) == tensors_of(undisturbed)
@@ -106,6 +106,7 @@ def test_a_run_that_stopped_early_is_extended(bucket, undisturbed):
     assert hasty.returncode == 0, said
     final = run_in(bucket, "hasty").final()
     assert (final.reason, final.num_epochs) == ("stopped early", 3)
+    assert run_in(bucket, "hasty").attempt(1).end.best_f1 == final.course[final.best_epoch - 1]["f1"]
     before = objects_of(bucket, "hasty")
     extended = job("extend", "hasty", "--epochs", "4", "--run", "longer", "--bucket", bucket, "--workers", "0")
     assert extended.returncode == 0, extended.stderr

@@ -64,7 +64,7 @@ def test_a_list_of_three_hundred_runs_takes_one_request_for_each_and_two_more(em
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         assert main(["runs", "list", "--bucket", bucket]) == 0
         assert len(proxy.requests) <= 2 + 300
-    assert capsys.readouterr().out.count("complete, 2 epochs") == 300
+    assert capsys.readouterr().out.count("complete     2/2  66.0%") == 300
 
 
 def copy_run(run, store, num):

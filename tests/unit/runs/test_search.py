@@ -160,13 +160,14 @@ def test_strays_are_listed_as_no_runs(store, capsys):
     strays(store)
     assert main(["runs", "list", "--bucket", store.uri]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said[1:3]] == ["yolov11_wildlife", "submitted"]
-    assert sorted(line.partition(":")[0] for line in said[3:]) == [
+    assert [line.split()[-1] for line in said[1:4:2]] == ["yolov11_wildlife", "submitted"]
+    assert said[2] == f"  job resume yolov11_wildlife --bucket {store.uri}"
+    assert sorted(line.partition(":")[0] for line in said[4:]) == [
         "runs/my copy",
         "runs/other",
         *(f"runs/yolov11_wildlife{number}" for number in (10, 11, 9)),
     ]
-    assert all(": is not a run" in line for line in said[3:])
+    assert all(": is not a run" in line for line in said[4:])
 
 
 def test_an_old_run_under_the_name_of_all_datasets_is_found(store):
