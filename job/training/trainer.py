@@ -29,6 +29,7 @@ from job.training.architecture import Architecture, UnfitArchitectureError, load
 from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
 from job.training.device import device_explained, require_device
 from job.training.distributed import ProcessGroup
+from job.training.distributed_validation import DistributedValidator, take_share
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
@@ -187,8 +188,10 @@ class Trainer(DetectionTrainer):
         return dataset
 
     def get_validator(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-        """Return the stock validator, or one that looks at tiles besides."""
+        """Return the stock validator, whose batches the ranks share, or one that looks at tiles besides."""
         validator = super().get_validator()
+        validator.__class__ = DistributedValidator
+        validator.group = self.plan.group
         if self.plan.train["val_tiles"]:
             validator.__class__ = TiledValidator
             validator.tile_size = self.plan.train["tiles"] or self.args.imgsz
@@ -210,7 +213,9 @@ class Trainer(DetectionTrainer):
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
         train, group = self.plan.train, self.plan.group
         if mode == "val":
-            return _without_signals(super().get_dataloader(dataset_path, max(batch_size // group.size, 1), rank, mode))
+            of_split = super().get_dataloader(dataset_path, max(batch_size // group.size, 1), rank, mode)
+            take_share(of_split, group)
+            return _without_signals(of_split)
         if batch_size % group.size:
             raise RecipeError(
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"

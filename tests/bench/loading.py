@@ -4,7 +4,6 @@ Both make mosaics of the same JPEG files with the same arguments, taking turns.
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.recipes.recipe import load_recipe
 from job.training.isolation import isolate_ultralytics
+from tests.bench.rows import print_row, ratios, spread
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -44,11 +44,11 @@ def main() -> None:
                 ours = seconds_of_an_image(lambda epoch, trainer=trainer: trainer.epoch_of_batches(epoch, 0))
                 trainer.shut_loaders()
                 seconds.append((stock, ours))
-            ratios = [ours / stock for stock, ours in seconds]
-            print(
-                f"an image of 1280 px in a mosaic, {workers} workers, {pairs} pairs: stock "
-                f"{1000 * statistics.median(stock for stock, _ in seconds):.1f} ms, "
-                f"ours / stock {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            stock_s, ours_s = zip(*seconds, strict=True)
+            print_row(
+                f"an image of 1280 px in a mosaic, {workers} workers, ours / stock",
+                ratios(ours_s, stock_s),
+                f"other programs ran; stock took {spread([1000 * s for s in stock_s], 1)} ms",
             )
 
 
