@@ -148,7 +148,7 @@ def rehearse(store: Store, request: TrainRequest, callbacks: TrainingCallbacks) 
         PreemptionWatcher() as preemption,
         SessionContext(store=store, request=request, preemption=preemption).in_folder("rehearsal") as here,
     ):
-        data = here.prepare_data(str(request.dataset), None, "run rehearsal")
+        data = here.prepare_data(str(request.dataset), None, "run rehearsal", record_images=False)
         weights, point = fetch_start(store, find_start(store, request, None), here.folder / "start")
         set_up(here, data, point, weights).run(callbacks)
 
