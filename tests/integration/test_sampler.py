@@ -226,6 +226,7 @@ def test_a_worker_stacks_a_batch_in_shared_memory(make_trainer, monkeypatch):
     assert dataset.collate_fn([dataset[sample] for sample in samples])["img"].is_shared()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with fewer cores
 @pytest.mark.parametrize(
     ("asked", "cores", "local_size", "used"), [(3, 8, 1, 2), (8, 4, 1, 4), (8, 4, 2, 2), (8, 1, 2, 1), (0, 8, 1, 0)]
 )
