@@ -47,8 +47,10 @@ arguments() {
         setting=${setting#runtime_}
         printf '%s|' "--${setting//_/-}=$value"
     done
-    value=$(optional wandb_secret)
-    [[ -z $value ]] || printf '%s|' "--wandb-secret=$value"
+    for setting in wandb_secret boot_image; do
+        value=$(optional "$setting")
+        [[ -z $value ]] || printf '%s|' "--${setting//_/-}=$value"
+    done
     [[ -z ${MAX_USD:-} ]] || printf '%s|' "--max-usd=$MAX_USD"
     [[ -z ${NO_LIMIT:-} ]] || printf '%s|' --no-limit
     printf '%s' "--image=$1" # only images of its repository may train

@@ -85,7 +85,7 @@ def test_applying_writes_what_job_reads(applied):
             "submitter_service_account",
         ),
         *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
-        *("supervisor", "supervisor_service_account"),
+        *("supervisor", "supervisor_service_account", "boot_image"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
 
