@@ -82,8 +82,11 @@ train() {
     log_in || { say "the registry of $image cannot be logged in to"; return 1; }
     fetch_wandb_key
     docker rm --force trainer >/dev/null 2>&1
+    local began=$SECONDS pulled limiter code
+    docker pull --quiet "$image" >&2 || say "$image cannot be pulled; a copy of it may be here"
+    pulled=$SECONDS
     stop_at_the_limit &
-    local limiter=$! code
+    limiter=$!
     # The driver's files and devices one by one: Docker here has no --gpus. The loaders need the machine's shared memory.
     # Not --rm: `has_committed` reads what it said.
     # shellcheck disable=SC2086 # the command is words
@@ -91,7 +94,7 @@ train() {
         --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm \
         --volume /var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro \
         --volume /var/lib/nvidia/bin:/usr/local/nvidia/bin:ro \
-        ${WANDB_API_KEY:+--env WANDB_API_KEY} \
+        --env JOB_IMAGE_PULL_S=$((pulled - began)) ${WANDB_API_KEY:+--env WANDB_API_KEY} \
         "$image" $command --bucket "$BUCKET" ${ARCHIVE:+--archive "$ARCHIVE"}
     code=$?
     kill "$limiter" 2>/dev/null

@@ -278,6 +278,24 @@ def test_the_container_has_the_gpu_and_its_driver(machine):
         assert "/var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro" in words
 
 
+def test_the_job_is_told_how_long_its_image_was_pulled(machine):
+    """The image is pulled before the container starts, which is told the seconds; one that is here will do."""
+    machine.programs.add(
+        "docker",
+        ENGINE.replace(
+            'if sys.argv[1] == "logs"', 'if sys.argv[1] == "pull":\n    sys.exit(1)\nelif sys.argv[1] == "logs"'
+        ),
+    )
+    said = machine.run_until_resized(0)
+    words = [words[0] for words in machine.programs.words("docker")]
+    assert words.index("pull") < words.index("run")
+    assert ["pull", "--quiet", IMAGE] in machine.programs.words("docker")
+    (container,) = machine.containers
+    (told,) = [word for word in container if word.startswith("JOB_IMAGE_PULL_S=")]
+    assert told.partition("=")[2].isdecimal()
+    assert "a copy of it may be here" in said
+
+
 def test_nothing_is_trained_without_a_driver(machine):
     """A driver that cannot be installed is a crash, and no container is started for it."""
     machine.programs.add("cos-extensions", "sys.exit(1)")
