@@ -85,6 +85,7 @@ train() {
     local began=$SECONDS pulled limiter code
     docker pull --quiet "$image" >&2 || say "$image cannot be pulled; a copy of it may be here"
     pulled=$SECONDS
+    leave_if_asked
     stop_at_the_limit &
     limiter=$!
     # The driver's files and devices one by one: Docker here has no --gpus. The loaders need the machine's shared memory.
