@@ -279,7 +279,7 @@ supervisor-image: ## Build and push the small image of supervise-up to REPOSITOR
 	@exec docker/push.sh job-supervisor "$$REPOSITORY" supervisor
 
 .PHONY: supervise-up supervise-down
-supervise-up: $(if $(RUN),,no-run) ## Supervise RUN from the cloud, by IMAGE, until it ends (MAX_USD=, NO_LIMIT=1)
+supervise-up: $(if $(RUN),$(LIGHT),no-run) ## Supervise RUN from the cloud, by IMAGE, until it ends (MAX_USD=, NO_LIMIT=1)
 	@exec infra/scripts/supervision.sh up
 
 supervise-down: ## End that supervision; what is submitted goes on

@@ -9,7 +9,6 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
 
-JOB=$INFRA/../.venv/bin/job
 DIGEST='@sha256:[0-9a-f]{64}$'
 
 group() { # verb and flags of gcloud
@@ -59,7 +58,7 @@ preflight() {
 
 # Longest duration of a machine in hours, or never; logs its cost.
 limit() {
-    [[ -x $JOB ]] || fail 78 "make vm-up: the environment is not there, which knows prices and limits; make light makes it"
+    require_job
     "$JOB" limit "$(output vm_machine_type)" ${MAX_USD:+"--max-usd=$MAX_USD"} ${NO_LIMIT:+--no-limit}
 }
 

@@ -209,7 +209,7 @@ class CloudOptions(BucketOption):
     boot_image: str | None = Field(None, description="What machines boot, projects/P/global/images/NAME.")
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, object]:
         """The settings that were given as flags, by name."""
         names = CloudOptions.model_fields.keys() - {"bucket"}
         return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}

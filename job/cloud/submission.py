@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -56,6 +57,16 @@ class Placement:
 
     def __str__(self) -> str:
         return f"{self.machine} in {self.region}, {self.provisioning.words}"
+
+
+def placements_of(machine_types: Sequence[str], settings: Settings, provisioning: Provisioning) -> list[Placement]:
+    """Return every placement of a run, in the order of trial: a machine in each region, then the next machine."""
+    return [
+        Placement(region=region, machine=machine, provisioning=provisioning)
+        for machine in machine_types
+        if provisioning in machines()[machine].provisioning
+        for region in settings.subnetworks
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
@@ -117,12 +128,7 @@ class Submission:
     @property
     def placements(self) -> list[Placement]:
         """Every acceptable placement, in the order of trial."""
-        return [
-            Placement(region=region, machine=machine, provisioning=self.placement.provisioning)
-            for machine in self.machines
-            if self.placement.provisioning in machines()[machine].provisioning
-            for region in self.settings.subnetworks
-        ]
+        return placements_of(self.machines, self.settings, self.placement.provisioning)
 
     @property
     def digest(self) -> str:
