@@ -27,7 +27,7 @@ elif words[0] == "info":
     print("[[driver-type io.containerd.snapshotter.v1]]" if "store" in name else "[[Backing Filesystem extfs]]")
 elif words[:2] == ["buildx", "build"]:
     print("what the engine says while it pushes")
-    digests = {"containerimage.config.digest": {LOCAL_DIGEST!r}, "containerimage.digest": {REGISTRY_DIGEST!r}}
+    digests = {{"containerimage.config.digest": {LOCAL_DIGEST!r}, "containerimage.digest": {REGISTRY_DIGEST!r}}}
     Path(words[words.index("--metadata-file") + 1]).write_text(json.dumps(digests, indent=2))
 elif words == ["push", "--help"]:
     print("--compression-format string", *(["--compression-level int"] if "new" in name else []))
