@@ -101,7 +101,7 @@ help: ## List targets and variables
 	@echo '                       scale, into bucket/ if BUCKET is left out'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders'
 	@echo '                       or gs://b/p'
-	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit, vm-up and boot-image'
+	@echo '  IMAGE=name@sha256:.. an image in the registry: submit, vm-up, boot-image'
 	@echo '  NODES=2              machines, for sky; two for drill, as SkyPilot has them'
 	@echo '  IN=image             train or predict in the image that make image built,'
 	@echo '                       with the GPU if there is one'
