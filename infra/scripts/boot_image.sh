@@ -13,8 +13,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
 DIGEST='@sha256:[0-9a-f]{64}$'
 SETTINGS="$INFRA/terraform.tfvars"
 DISK_GB=50
-MOST_LOOKS=200 # more than in 40 minutes
 PAUSE_S=${BOOT_IMAGE_PAUSE_S:-15}
+MOST_LOOKS=$((40 * 60 / PAUSE_S))
 
 # The system of Batch's own images: on Container-Optimized OS it does not install its agent, which these have
 # (github.com/GoogleCloudPlatform/batch-samples, build-custom-image/build-cos-image). The VM's boot files run there as well.

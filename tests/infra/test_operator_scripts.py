@@ -433,7 +433,8 @@ SETTINGS = 'project = "demo-project"\nboot_image = "projects/demo-project/global
 @pytest.fixture
 def builder(desk, monkeypatch):
     """A person's folder after `make infra-apply`, whose machine for a boot image has filled its disk."""
-    monkeypatch.setenv("BOOT_IMAGE_PAUSE_S", "0")
+    monkeypatch.setenv("BOOT_IMAGE_PAUSE_S", "1200")
+    desk.programs.add("sleep")
     (desk.folder / "infra/terraform.tfvars").write_text(SETTINGS)
     desk.answer({ZONES: "us-central1-a\nus-central1-b\n", STATE_OF_MACHINE: "TERMINATED\n"})
     return desk
