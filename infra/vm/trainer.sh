@@ -82,9 +82,9 @@ train() {
     log_in || { say "the registry of $image cannot be logged in to"; return 1; }
     fetch_wandb_key
     docker rm --force trainer >/dev/null 2>&1
-    local began=$SECONDS pulled limiter code
+    local began=$SECONDS limiter code
     docker pull --quiet "$image" >&2 || say "$image cannot be pulled; a copy of it may be here"
-    pulled=$SECONDS
+    export JOB_IMAGE_PULL_S=$((SECONDS - began))
     leave_if_asked
     stop_at_the_limit &
     limiter=$!
@@ -95,7 +95,7 @@ train() {
         --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm \
         --volume /var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro \
         --volume /var/lib/nvidia/bin:/usr/local/nvidia/bin:ro \
-        --env JOB_IMAGE_PULL_S=$((pulled - began)) ${WANDB_API_KEY:+--env WANDB_API_KEY} \
+        --env JOB_IMAGE_PULL_S ${WANDB_API_KEY:+--env WANDB_API_KEY} \
         "$image" $command --bucket "$BUCKET" ${ARCHIVE:+--archive "$ARCHIVE"}
     code=$?
     kill "$limiter" 2>/dev/null
