@@ -95,7 +95,7 @@ train() {
         --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm \
         --volume /var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro \
         --volume /var/lib/nvidia/bin:/usr/local/nvidia/bin:ro \
-        --env JOB_IMAGE_PULL_S ${WANDB_API_KEY:+--env WANDB_API_KEY} \
+        ${WANDB_API_KEY:+--env WANDB_API_KEY} --env JOB_IMAGE_PULL_S \
         "$image" $command --bucket "$BUCKET" ${ARCHIVE:+--archive "$ARCHIVE"}
     code=$?
     kill "$limiter" 2>/dev/null
