@@ -1,8 +1,8 @@
 """Scale: dollars, requests and bytes by machines, attempts and images: ``make bench-scale``.
 
-Three tables, reckoned in half a minute and without a cloud. The first simulates trainings on preempted machines, in
-which the policy's own code decides. The second counts the requests that the code makes of a folder, as Google Cloud
-Storage would get them. The third has sizes of what the code writes. The same arguments print the same lines.
+Three tables, reckoned in seconds and without a cloud. The first simulates trainings on preempted machines, in which
+the policy's own code decides. The second counts the requests that the code makes of a folder, as Google Cloud Storage
+would get them. The third has sizes of what the code writes. The same arguments print the same lines.
 
 Each constant below has the command or the record that measured it. What only a cloud can tell is an assumption, and a
 flag.
