@@ -96,6 +96,7 @@ class Training:
             "num_train_images": trainer.batches.num_images,
             "num_val_images": len(trainer.test_loader.dataset),
             "num_threads": self.plan.num_threads,
+            "mosaic_stride": self.plan.mosaic_stride,
             "device": trainer.device.type,
             "world_size": self.plan.group.size,
         }
