@@ -5,6 +5,7 @@ waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768
 full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
+import io
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -103,13 +104,15 @@ class Snapshot:
                 f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        with (folder / STATE).open("wb") as file:
-            torch.save(self.state, file)
-        files = {} if self.best is None else {BEST: self.best.to_bytes()}
+        in_memory = io.BytesIO()  # torch hides an error of the disk behind one of its own
+        torch.save(self.state, in_memory)
+        files: dict[str, bytes | memoryview] = {STATE: in_memory.getbuffer()}
+        if self.best is not None:
+            files[BEST] = self.best.to_bytes()
         files |= {LAST: self.last.to_bytes(), **self.texts}
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        return [folder / name for name in (STATE, *files)]
+        return [folder / name for name in files]
 
     def publish(self, folder: Path) -> None:
         """Turn the files of `write` into those of the run's own folder, in Ultralytics' layout.
