@@ -13,7 +13,7 @@ from job.training.signals import TRAINS
 
 JOB = [sys.executable, "-m", "job"]
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 3600
+TIMEOUT_S = 7200
 """Only what hangs takes that long, on a busy machine too."""
 
 SOON_S = 140
