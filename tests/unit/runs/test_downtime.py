@@ -33,8 +33,8 @@ def parts(booted_at=None, image_pull_s=None):
     ],
 )
 def test_the_time_between_attempts_is_split_as_far_as_it_is_recorded(booted_at, image_pull_s, expected):
-    """A machine that booted in between was queued for until then; one that ran before, and a record of an older
-    version, tell only how long the attempt took to start. The parts add up to the whole.
+    """A machine that booted in between was queued for until then, while one that ran before, and a record of an older
+    version, tell only how long the attempt took to start; the parts add up to the whole.
     """
     found = parts(booted_at, image_pull_s)
     assert found == expected
