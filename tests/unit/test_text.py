@@ -1,12 +1,13 @@
 """Quantities as text, and messages for wrong values."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from job.text import dollars, duration, fitted, percent, seconds_between, validation_problems
+from job.text import ago, dollars, duration, fitted, percent, seconds_between, validation_problems
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,19 @@ def test_small_amounts_keep_their_digits():
     """An amount below one dollar has four decimals; a share is a percentage."""
     assert (dollars(12.4), dollars(1234.5), dollars(0.0031), dollars(0)) == ("$12.40", "$1,234.50", "$0.0031", "$0.00")
     assert percent(0.6834) == "68.3 %"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"), (47 * 3600 + 3599, "47 h"),
+        (48 * 3600, "2 days"), (-5, "0 s"),
+    ],
+)  # fmt: skip
+def test_an_age_is_shown_in_its_largest_unit(seconds, shown):
+    """From seconds to days, and never a negative one."""
+    at = datetime(2026, 11, 23, tzinfo=UTC)
+    assert ago(at.isoformat(), (at + timedelta(seconds=seconds)).isoformat()) == f"{shown} ago"
 
 
 def test_the_time_between_two_records_is_never_negative():

@@ -74,7 +74,7 @@ def test_a_list_of_finished_runs_reads_one_object_of_each(store, capsys):
     assert len(finished_runs(store)) == 5
     assert store.requests == {("folders", "runs/"): 1} | {("read", run.key(BUNDLE)): 1 for run in runs}
     assert main(["runs", "list", "--bucket", store.uri]) == 0
-    assert capsys.readouterr().out.count("complete     1/1  50.0%") == 5
+    assert capsys.readouterr().out.count("complete     1/3  50.0%") == 5
 
 
 def test_an_unfinished_run_is_listed_anew(store):
