@@ -38,7 +38,7 @@ class Schedule:
     """Learning rate of a run, as its set-up decided it."""
 
     automatic: str | None
-    """The optimizer that Ultralytics chose, by which ``--lr0`` is ignored; None if the request names one."""
+    """The optimizer in the place of ``auto``, which ignores ``--lr0``; None if the request names one."""
 
     lr0: float | None
     """None in runs of older versions, if it was automatic."""
@@ -51,8 +51,9 @@ class Schedule:
     def of(cls, record: RunRecord) -> Self:
         """Read the schedule of a run from its record."""
         train, is_automatic = record.train, record.train["optimizer"] == "auto"
+        chosen = record.facts.optimizer
         return cls(
-            automatic=(record.facts.optimizer or "AdamW") if is_automatic else None,
+            automatic=("AdamW" if chosen in {None, "auto"} else chosen) if is_automatic else None,
             lr0=record.facts.lr0 if is_automatic else train["lr0"],
             warm_up_epochs=min(train["warmup_epochs"], train["epochs"] - 1),
             bias_lr=0.0 if is_automatic else train["warmup_bias_lr"],
