@@ -12,6 +12,8 @@ from job.cli.app import main
 from job.runs.records import Imported
 from job.storage.local import FolderStore
 from tests.support.bucket_records import USERS_COURSE, missing, put_recorded, recorded
+from tests.support.cli_process import ROOT
+from tests.unit.analysis.test_falls import DEMO
 
 RISING = tuple(0.30 + 0.28 * epoch / 19 for epoch in range(20))
 """20 epochs that end at F1 58 % and rise to the end."""
@@ -89,6 +91,16 @@ def test_after_two_epochs_a_is_trained_to_its_end():
     imported = summary.record.model_copy(update={"imported": Imported(folder="train", sha256="0" * 64)})
     advice = advised(dataclasses.replace(summary, record=imported))
     assert (advice.rule, [option.recipe for option in advice.options]) == ("weak, too few epochs", ["continue"])
+
+
+def test_the_demo_ends_with_the_next_step_of_the_readme():
+    """The course of the demo's A leads to the command that the README shows at its end."""
+    demo = recorded("A", profile="demo", course=DEMO, start="own", dataset="wildlife-demo")
+    advice = advise(demo, bucket="bucket")
+    shown = " ".join((ROOT / "README.md").read_text().replace(" \\\n", " ").split())
+    option = advice.options[0]
+    assert f"next {option.title}, by the rule {advice.rule!r} {option.command} Kill" in shown
+    assert advice.falls == ()
 
 
 def test_a_fall_is_told_with_its_cause_and_the_remedy():
