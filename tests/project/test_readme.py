@@ -307,7 +307,8 @@ def require_values(given, words, options):
             assert options.recipe.train[argument] == read_argument(argument, value)
         else:
             found = getattr(options, OPTIONS.get(name, ""), None)
-            assert str(getattr(found, "name", found)) == value.replace("~", str(Path.home()), 1)
+            values = found if isinstance(found, tuple) else (getattr(found, "name", found),)
+            assert values == (value.replace("~", str(Path.home()), 1),)
 
 
 def flags_in(words):
