@@ -40,7 +40,7 @@ UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.eac
 $(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
 $(foreach .each,$(OTHERS),$(eval override $(.each) := $$(value $(.each))))
 # `name` is one of them, so no loop here has that name. Some targets start no command that could take them.
-BARE := help image push supervisor-image supervise-up supervise-down down sky vm-up vm-status vm-down env light check format kill-storm clean
+BARE := help image push supervisor-image supervise-up supervise-down down sky drill vm-up vm-status vm-down env light check format kill-storm clean
 $(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(.each): would leave out $(OTHERS); \
 	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
@@ -102,7 +102,7 @@ help: ## List targets and variables
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders'
 	@echo '                       or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
-	@echo '  NODES=2              machines, for sky'
+	@echo '  NODES=2              machines, for sky; two for drill, as SkyPilot has them'
 	@echo '  IN=image             train or predict in the image that make image built,'
 	@echo '                       with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
@@ -275,7 +275,7 @@ supervisor-image: ## Build and push the small image of supervise-up to REPOSITOR
 	@exec docker/push.sh job-supervisor "$$REPOSITORY" supervisor
 
 .PHONY: supervise-up supervise-down
-supervise-up: $(if $(RUN),,no-run) ## Supervise RUN from the cloud, by IMAGE, until it ends (MAX_USD=, NO_LIMIT=1)
+supervise-up: $(if $(RUN),$(LIGHT),no-run) ## Supervise RUN from the cloud, by IMAGE, until it ends (MAX_USD=, NO_LIMIT=1)
 	@exec infra/scripts/supervision.sh up
 
 supervise-down: ## End that supervision; what is submitted goes on
@@ -303,8 +303,8 @@ no-image:
 ##@ Rehearse
 
 .PHONY: drill
-drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then compare the weights
-	@exec $(WITH_ARGS) $(BIN)/python -m tests.cloud.drill "$${RECIPE:-A}" "$${PREEMPTIONS:-5}"
+drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, of one node or NODES=2, then compare the weights
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.cloud.drill "$${RECIPE:-A}" "$${PREEMPTIONS:-5}" "$${NODES:-1}"
 
 ##@ Google Cloud: a Spot machine that comes back by itself
 

@@ -1,11 +1,11 @@
-# secret_data_wo needs Terraform 1.11. Of the provider, 6.50 is what this was tested against; 7 and 8 change nothing
-# that is used here: secret_data_wo_version became text, and Terraform turns the one into the other.
+# secret_data_wo needs Terraform 1.11. Of the provider, 6.50 is what the rules are tested against, and the last version 6:
+# a newer one is taken when its schema can be tested. .terraform.lock.hcl has its checksums for every platform.
 terraform {
   required_version = ">= 1.11, < 2.0"
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 6.50, < 9.0"
+      version = "~> 6.50"
     }
   }
 }

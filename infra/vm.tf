@@ -89,10 +89,12 @@ resource "google_compute_region_instance_group_manager" "trainer" {
     instance_redistribution_type = "NONE"
   }
 
-  # A machine that was preempted comes back as it was, whatever was applied in the meantime.
+  # A machine that was preempted comes back by the newest template, since only so may it come back in another zone
+  # (docs.cloud.google.com/compute/docs/instance-groups/repair-vm-in-alternate-zone). The permission itself,
+  # on_repair.allow_changing_zone, is not in version 6 of the provider: `make vm-up` gives it.
   instance_lifecycle_policy {
     default_action_on_failure = "REPAIR"
-    force_update_on_repair    = "NO"
+    force_update_on_repair    = "YES"
   }
 
   lifecycle {

@@ -56,7 +56,10 @@ FATAL_HERE = FATAL | {ExitCode.ELSEWHERE}
 FIRST_OF_BATCH = 50000
 """Exit codes from here on are Cloud Batch's own; this one is a failure of unknown cause."""
 
-LOST_MACHINE = frozenset({50001, 50002, 50003, 50004, 50006})
+PREEMPTED = 50001
+"""Batch's code for a Spot machine that was preempted."""
+
+LOST_MACHINE = frozenset({PREEMPTED, 50002, 50003, 50004, 50006})
 """Batch's codes for a machine that was preempted, went silent, was restarted, hung, or was recreated under the task."""
 
 TIME_LIMIT = 50005

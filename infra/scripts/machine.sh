@@ -9,7 +9,6 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
 
-JOB=$INFRA/../.venv/bin/job
 DIGEST='@sha256:[0-9a-f]{64}$'
 
 group() { # verb and flags of gcloud
@@ -38,6 +37,9 @@ up() {
     size=$(group describe --format 'value(targetSize)')
     [[ $size == 0 ]] ||
         fail 65 "group $name: has a machine already; make vm-status shows what it trains, make vm-down stops it"
+    group update --on-repair-allow-changing-zone YES || # gcloud 576 and later
+        echo "group $name: a preempted machine comes back in its own zone alone, and waits until one is free there;" \
+            "see what gcloud says above: an older one is updated by gcloud components update" >&2
     # The delimiter is | because a command may have commas.
     group 'all-instances-config update' --metadata \
         "^|^trainer-image=$image|trainer-command=$command|trainer-until=$until|trainer-order=$now"
@@ -56,7 +58,7 @@ preflight() {
 
 # Longest duration of a machine in hours, or never; logs its cost.
 limit() {
-    [[ -x $JOB ]] || fail 78 "make vm-up: the environment is not there, which knows prices and limits; make light makes it"
+    require_job
     "$JOB" limit "$(output vm_machine_type)" ${MAX_USD:+"--max-usd=$MAX_USD"} ${NO_LIMIT:+--no-limit}
 }
 

@@ -18,6 +18,9 @@ shift
 initialize() {
     [[ -e $INFRA/terraform.tfvars || -n ${TF_VAR_project:-} ]] ||
         fail 78 "infra/terraform.tfvars: is not there; copy infra/terraform.tfvars.example to it and put your project's id in"
+    if grep -q '^ *project *= *"my-project-123"' "$INFRA/terraform.tfvars" 2>/dev/null; then
+        fail 78 "infra/terraform.tfvars: has the project of the example, which is another person's; put your project's id in"
+    fi
     terraform -chdir="$INFRA" init -input=false >/dev/null
 }
 

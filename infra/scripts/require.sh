@@ -3,6 +3,7 @@
 
 INFRA=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 OUTPUTS="$INFRA/outputs.json"
+JOB=$INFRA/../.venv/bin/job
 
 fail() { # exit code, message
     printf '%s\n' "$2" >&2
@@ -25,6 +26,10 @@ require_gcloud() {
     gcloud auth application-default print-access-token >"$CLOUDSDK_AUTH_ACCESS_TOKEN_FILE" ||
         fail 78 "gcloud: there are no credentials on this machine; run gcloud auth application-default login"
     export CLOUDSDK_AUTH_ACCESS_TOKEN_FILE
+}
+
+require_job() {
+    [[ -x $JOB ]] || fail 78 "job: the environment is not there, which knows settings, prices and limits; make light makes it"
 }
 
 require_outputs() {

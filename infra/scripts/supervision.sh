@@ -2,7 +2,7 @@
 # Usage: supervision.sh up|down
 #
 # Supervision of a run without a laptop: a Cloud Run job that looks at the run once, and a schedule that starts it every
-# five minutes. When the run has ended the job pauses the schedule. Its settings are Terraform's outputs, as arguments.
+# five minutes. When the run has ended the job pauses the schedule. Its settings are those of this machine, as an argument.
 # RUN, IMAGE, MAX_USD and NO_LIMIT come from the environment, as make passes them.
 
 set -euo pipefail
@@ -38,20 +38,15 @@ made_job() {
     run_jobs list --format 'value(metadata.name)' | awk -v name="$name" '$1 == name'
 }
 
-# What the container is started with, between bars: the settings are those of Terraform, and never a record's.
+# What the container is started with, between bars: the settings are those of a submission here, and never a record's.
 arguments() {
-    local setting value
+    local settings
+    require_job
+    settings=$("$JOB" settings) || exit
     printf '%s|' supervise "$RUN" --once "--schedule=projects/$project/locations/$region/jobs/$name"
-    for setting in bucket project region network subnetwork runtime_service_account; do
-        value=$(output "$setting") || exit
-        setting=${setting#runtime_}
-        printf '%s|' "--${setting//_/-}=$value"
-    done
-    value=$(optional wandb_secret)
-    [[ -z $value ]] || printf '%s|' "--wandb-secret=$value"
     [[ -z ${MAX_USD:-} ]] || printf '%s|' "--max-usd=$MAX_USD"
     [[ -z ${NO_LIMIT:-} ]] || printf '%s|' --no-limit
-    printf '%s' "--image=$1" # only images of its repository may train
+    printf '%s' "--settings=$settings"
 }
 
 up() {
@@ -66,7 +61,7 @@ up() {
     account=$(output supervisor_service_account)
     webhook=$(optional notify_secret)
     [[ -z $webhook ]] || secrets=(--set-secrets "JOB_NOTIFY=$webhook")
-    words=$(arguments "$image")
+    words=$(arguments)
     state=$(schedule_state)
     [[ $state != ENABLED ]] || fail 65 "schedule $name: supervises a run already; make supervise-down ends that"
     [[ -z $state ]] || schedules delete "$name" --quiet

@@ -54,8 +54,31 @@ run "an_apply_does_not_change_what_a_machine_trains" {
   }
 
   assert {
-    condition     = google_compute_region_instance_group_manager.trainer.instance_lifecycle_policy[0].force_update_on_repair == "NO"
-    error_message = "A machine that was preempted comes back as it was."
+    condition     = !contains(keys(google_compute_instance_template.trainer.metadata), "trainer-command")
+    error_message = "No template says what to train, as a machine that was preempted comes back by the newest one."
+  }
+}
+
+run "a_machine_that_was_preempted_may_come_back_in_another_zone" {
+  command = plan
+
+  assert {
+    condition     = google_compute_region_instance_group_manager.trainer.instance_lifecycle_policy[0].force_update_on_repair == "YES"
+    error_message = "A group changes no zone on repair unless it updates on repair."
+  }
+
+  assert {
+    condition     = contains(["ANY", "BALANCED"], google_compute_region_instance_group_manager.trainer.distribution_policy_target_shape)
+    error_message = "A group of another shape keeps its zones."
+  }
+
+  assert {
+    condition = (
+      length(google_compute_region_instance_group_manager.trainer.stateful_disk) == 0
+      && length(google_compute_region_instance_group_manager.trainer.stateful_internal_ip) == 0
+      && length(google_compute_region_instance_group_manager.trainer.stateful_external_ip) == 0
+    )
+    error_message = "A group with state changes no zone."
   }
 }
 

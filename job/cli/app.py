@@ -67,6 +67,7 @@ COMMANDS: dict[str, Entry] = {
     "submit": ("job.cli.submit:submit", "Send a training to Cloud Batch, on a Spot machine."),
     "render": ("job.cli.submit:render_job", "Print the Batch job of `job submit` as JSON; make none."),
     "limit": ("job.cli.submit:limit", "Print the hours that a Spot machine may run."),
+    "settings": ("job.cli.submit:settings", "Print the settings of the cloud as JSON."),
     "supervise": ("job.cli.supervise:supervise", "Keep a submitted run going until it ends."),
     "status": ("job.cli.supervise:status", "Show a submitted run's state, jobs, attempts and cost."),
     "logs": ("job.cli.supervise:logs", "Print the log of a submitted run."),

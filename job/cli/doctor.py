@@ -8,7 +8,7 @@ from pydantic import Field
 from job.cli.command import command
 from job.cli.options import MACHINE_HELP, CloudOptions, DeviceOption, JsonOption, ProvisioningOptions
 from job.cloud.findings import Finding, is_fit, require_fitness
-from job.cloud.machine_types import Machine, Provisioning, find_machine
+from job.cloud.machine_types import Machine, Provisioning, find_machines
 from job.cloud.settings import WITHOUT_IMAGE, Settings, load_settings
 from job.errors import UsageError
 from job.recipes.recipe import Profile, load_recipe
@@ -73,15 +73,16 @@ def doctor(options: DoctorOptions) -> None:
 
 def examine_cloud(
     settings: Settings,
-    machine: Machine,
+    machines: Sequence[Machine],
     store: Store,
     dataset: str | None,
     start: InitialWeights | None,
     *,
     provisioning: Provisioning,
+    has_deadline: bool = False,
     on_batch: bool = True,
 ) -> list[Finding]:
-    """Check the project for a submission."""
+    """Check the project for a submission, with acceptable machines, best first."""
     from job.cloud.preflight import examine_project
     from job.cloud.project_checks import Asked
 
@@ -89,8 +90,9 @@ def examine_cloud(
         raise UsageError(f"bucket {store.uri}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
     asked = Asked(
         settings=settings,
-        machine=machine,
+        machines=tuple(machines),
         provisioning=provisioning,
+        has_deadline=has_deadline,
         bucket=store.uri.removeprefix("gs://").partition("/")[0],
         road="batch" if on_batch else "vm",
     )
@@ -99,7 +101,7 @@ def examine_cloud(
 
 def _examine_cloud(options: DoctorOptions) -> None:
     settings = load_settings(options.settings, WITHOUT_IMAGE)
-    machine = find_machine(options.machine.split(",")[0].strip())
+    machines = find_machines(options.machine)
     store = options.store()
     dataset, start = options.dataset, None
     if options.recipe is not None:
@@ -107,9 +109,9 @@ def _examine_cloud(options: DoctorOptions) -> None:
             {"recipe": options.recipe, "profile": options.profile or "full", "dataset": dataset}
         )
         start = find_start(store, request, None)
-    options.require_offered([machine])
+    options.require_offered(machines)
     findings = examine_cloud(
-        settings, machine, store, dataset, start, provisioning=options.provisioning, on_batch=not options.vm
+        settings, machines, store, dataset, start, provisioning=options.provisioning, on_batch=not options.vm
     )
     _print(options, findings, UNREADY)
 

@@ -208,7 +208,7 @@ class CloudOptions(BucketOption):
     wandb_secret: str | None = Field(None, description="The secret with the W&B key, projects/P/secrets/NAME.")
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, object]:
         """The settings that were given as flags, by name."""
         names = CloudOptions.model_fields.keys() - {"bucket"}
         return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}

@@ -1,9 +1,8 @@
-"""``job submit``, ``job render`` and ``job limit``: a request as a submission, as a Batch job, and its hours."""
+"""``job submit``, ``render``, ``limit`` and ``settings``: a request as a submission, a Batch job, and their bounds."""
 
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -15,8 +14,8 @@ from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.findings import require_fitness
 from job.cloud.job_spec import render
-from job.cloud.machine_types import Machine, Provisioning, find_machine
-from job.cloud.settings import load_settings
+from job.cloud.machine_types import Provisioning, find_machine, find_machines
+from job.cloud.settings import exported_settings, load_settings
 from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
@@ -143,11 +142,27 @@ def limit(options: LimitCommandOptions) -> None:
         print(f"{seconds / HOUR:.3f}")
 
 
+@command(CloudOptions, "job settings")
+def settings(options: CloudOptions) -> None:
+    """Print the settings of the cloud as JSON, for `job supervise --settings` on another machine.
+
+    A webhook's address is left out, as it is a secret: JOB_NOTIFY names it there.
+    """
+    bucket = {} if options.location is None else {"bucket": options.location}
+    print(exported_settings(options.settings | bucket))
+
+
 def _require_ready(draft: Submission, options: SubmitOptions, store: Store, start: InitialWeights | None) -> None:
     """Check the project for a run's first submission; logs warnings, and raises `MachineError` if a check fails."""
-    machine = find_machine(draft.placement.machine)
-    provisioning, dataset = draft.placement.provisioning, str(options.dataset)
-    findings = examine_cloud(draft.settings, machine, store, dataset, start, provisioning=provisioning)
+    findings = examine_cloud(
+        draft.settings,
+        [find_machine(type_) for type_ in draft.machines],
+        store,
+        str(options.dataset),
+        start,
+        provisioning=draft.placement.provisioning,
+        has_deadline=draft.deadline is not None,
+    )
     for finding in findings:
         if finding.grade == "warn":
             log.warning("%s", finding.problem)
@@ -168,8 +183,7 @@ def describe_worst(submission: Submission) -> str:
 
 def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
     """Return a run's first submission as far as flags and settings decide it, and what the settings allow."""
-    machines = [find_machine(name.strip()) for name in options.machine.split(",")]
-    _require_as_many_gpus(machines)
+    machines = find_machines(options.machine)
     words, settings = container_args(options, machines[0]), load_settings(options.settings)
     allowance = load_allowance(options.settings, options.limit)
     if options.archive is None and allowance.settings.archive is not None:
@@ -198,17 +212,6 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
         max_run_s=run_s,
     )
     return draft, allowance
-
-
-def _require_as_many_gpus(machines: Sequence[Machine]) -> None:
-    """Raise `UsageError` unless the machines have the same number of GPUs, which is that of a run's processes."""
-    first = machines[0]
-    for machine in machines:
-        if machine.gpus != first.gpus:
-            raise UsageError(
-                f"--machine: {machine.type} has another number of GPUs than {first.type}, and a run keeps its number "
-                "of processes; name machines with as many"
-            )
 
 
 def _complete(draft: Submission, options: SubmitOptions, bucket: str, run: str) -> Submission:

@@ -10,6 +10,7 @@ from job.cli.options import Deadline, Dollars, LimitOptions, SubmittedRunOptions
 from job.cloud.allowance import load_allowance
 from job.cloud.budget import Limit
 from job.cloud.policy import decide
+from job.cloud.settings import imported_settings
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
 from job.errors import (
@@ -21,7 +22,7 @@ from job.errors import (
     TransientStoreError,
     UsageError,
 )
-from job.runs.flags import Count, Problem, Seconds
+from job.runs.flags import Count, Problem, Seconds, reads
 from job.runs.notification import NotifyOption, Webhook
 from job.runs.run import Run
 from job.text import duration, table
@@ -48,9 +49,19 @@ class SuperviseOptions(LimitOptions, NotifyOption, SubmittedRunOptions):
     deadline: Deadline | None = Field(None, description="Replaces the deadline of its submission.")
     poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
     once: bool = Field(default=False, description="Take one look, act on it, and exit.")
+    given: Annotated[dict[str, object], reads(imported_settings)] | None = Field(
+        None,
+        alias="settings",
+        description="The settings of another machine, as `job settings` prints them there; win over files.",
+    )
     schedule: Annotated[str, Field(pattern=SCHEDULE, description="projects/P/locations/R/jobs/NAME")] | None = Field(
         None, description="With --once: the Cloud Scheduler job that starts it, to be paused once the run has ended."
     )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings that were given as one or as flags, by name."""
+        return (self.given or {}) | super().settings
 
     @model_validator(mode="after")
     def _require_once(self) -> Self:

@@ -1,8 +1,8 @@
 """Allowance: the limits of this machine's settings for recorded submissions.
 
-Every writer of the bucket, the training container among them, can write a submission. Guarantees that no job is looked
-up, cancelled or read outside of the settings' project and regions, and that none is made with another account, network,
-image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
+Every writer of the bucket can write a submission; the training container lacks the right. Guarantees that
+no job is looked up, cancelled or read outside of the settings' project and regions, and that none is made with another
+account, network, image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
 """
 
 from collections.abc import Collection, Mapping
@@ -126,8 +126,8 @@ class Allowance:
         prices, provisioning = self.settings.prices, submission.placement.provisioning
         return [
             f"limit: the record has {Limit(usd=submission.max_usd)}, and the price of {type_} is not known here; write "
-            f"`prices: {{{type_}: {{{provisioning}: USD}}}}` an hour to cloud.yaml, supervise where it has them (`make "
-            "supervise-up` passes none), or pass --no-limit"
+            f"`prices: {{{type_}: {{{provisioning}: USD}}}}` an hour to cloud.yaml, supervise where it has them, or "
+            "pass --no-limit"
             for type_ in dict.fromkeys([submission.placement.machine, *submission.machines])
             if type_ in machines() and usd_per_hour(prices, type_, provisioning) is None
         ]
@@ -142,7 +142,7 @@ class Allowance:
         ]
 
 
-def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
+def load_allowance(flags: Mapping[str, object], given: Limit | None = None) -> Allowance:
     """Return the allowance of `local_settings`; what is missing there but project and region is allowed none."""
     return Allowance(local_settings(flags), given)
 

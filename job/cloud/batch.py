@@ -8,8 +8,9 @@ variables of that kind do for Google's other clients.
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from job.cloud.status import OVER, BatchJob
 from job.errors import CloudError, MachineError, RunConflictError, TransientCloudError
@@ -32,6 +33,8 @@ NO_MACHINE_YET = {"QUEUED", "SCHEDULED"}
 """States of a job before its first machine."""
 
 STATUS_CHANGED = "STATUS_CHANGED"
+
+ENDED_IN_QUEUE = re.compile(r"from QUEUED to (FAILED|CANCEL|DELETION)")
 
 WAITING_TASK = "PENDING"
 """State of the task while its job has no machine for it, also after a preemption."""
@@ -99,9 +102,6 @@ class Batch:
                 task = self._client.get_task(name=f"{job.name}/taskGroups/group0/tasks/0")
                 task_events = sorted(task.status.status_events, key=lambda event: event.event_time)
                 task_state = task.status.state.name
-        scheduled = next((event.event_time for event in events if "SCHEDULED" in event.description), None)
-        if scheduled is None and state != "QUEUED":
-            scheduled = job.create_time  # the event is missing: the earliest possible time
         waiting = None
         if state in NO_MACHINE_YET:
             waiting = _last_change(events) or job.create_time
@@ -111,12 +111,23 @@ class Batch:
         return BatchJob(
             uid=job.uid,
             state=state,
-            scheduled_at=_time(scheduled),
+            created_at=datetime.fromtimestamp(job.create_time.timestamp(), UTC),
+            scheduled_at=_time(_scheduled_at(job, events)),
             waiting_since=_time(waiting),
             ended_at=_time(ended),
             exit_codes=tuple(event.task_execution.exit_code for event in task_events if event.task_execution.exit_code),
             last_event=_newest_reason(events, task_events),
         )
+
+
+def _scheduled_at(job: batch_v1.Job, events: Sequence[batch_v1.StatusEvent]) -> datetime | None:
+    """Return the first request for a machine; None if the job waits in its queue, or ended there.
+
+    Without an event of either it is the earliest possible time.
+    """
+    scheduled = next((event.event_time for event in events if "SCHEDULED" in event.description), None)
+    in_queue = job.status.state.name == "QUEUED" or any(ENDED_IN_QUEUE.search(event.description) for event in events)
+    return None if scheduled is None and in_queue else scheduled or job.create_time
 
 
 def _last_change(events: Sequence[batch_v1.StatusEvent]) -> datetime | None:

@@ -99,3 +99,18 @@ def find_machine(name: str) -> Machine:
     if name in by_name:
         return by_name[name]
     raise UsageError(f"--machine: there is no {name!r}{nearest(name, [*by_name])}; choose of {', '.join(by_name)}")
+
+
+def find_machines(names: str) -> list[Machine]:
+    """Return the machines of a list with commas; raises `UsageError` unless they have the same number of GPUs.
+
+    It is the number of a run's processes, which stays the same.
+    """
+    found = [find_machine(name.strip()) for name in names.split(",")]
+    for machine in found:
+        if machine.gpus != found[0].gpus:
+            raise UsageError(
+                f"--machine: {machine.type} has another number of GPUs than {found[0].type}, and a run keeps its "
+                "number of processes; name machines with as many"
+            )
+    return found

@@ -33,6 +33,9 @@ STUCK_ATTEMPTS = 5
 JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
 
+MACHINES_TAKEN_EARLY = 30
+"""Machines in a row that were preempted before an attempt claimed the run, after which it is stopped."""
+
 MOVES = 3
 """Moves to another machine after unfit ones in a row; one more unfit machine ends the run."""
 
@@ -117,7 +120,7 @@ def _failed(history: History) -> Decision | None:
 def _in_vain(history: History) -> Decision | None:
     """Jobs in a row failed before an attempt claimed the run, or each on a machine that was unfit."""
     newest, num_jobs = history.newest, history.num_in_vain
-    if newest.job is None or num_jobs == 0:
+    if newest.job is None or num_jobs == 0 or history.had_no_chance(newest):
         return None
     if history.was_unfit(newest):
         if num_jobs <= MOVES:
@@ -134,6 +137,17 @@ def _in_vain(history: History) -> Decision | None:
         "fail",
         f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
         f"{newest.job.last_event or 'nothing'}",
+    )
+
+
+def _taken_early(history: History) -> Decision | None:
+    """Machines in a row were preempted before an attempt claimed the run, more than chance explains."""
+    job, num_machines = history.newest.job, history.num_taken_early
+    if job is None or not job.over or num_machines < MACHINES_TAKEN_EARLY:
+        return None
+    kept = "a machine is kept by --on-demand, or later"
+    return Decision(
+        "stop", f"{num_machines} machines in a row were preempted before an attempt claimed the run; {kept}"
     )
 
 
@@ -287,8 +301,8 @@ def _running(history: History) -> Decision | None:
 
 # fmt: off
 RULES: tuple[Callable[[History], Decision | None], ...] = (
-    _finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _stuck, _cancelled, _overdrawn, _late,
-    _no_capacity, _running,
+    _finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _taken_early, _stuck, _cancelled,
+    _overdrawn, _late, _no_capacity, _running,
 )
 # fmt: on
 
@@ -298,6 +312,8 @@ def _go_on(history: History) -> Decision:
     job, placement = history.newest.job, history.newest.submission.placement
     if history.was_unfit(history.newest):
         placement, reason = _elsewhere(history) or placement, "the machine was unfit; another one may do"
+    elif job is not None and job.expired_in_queue:
+        placement, reason = _elsewhere(history) or placement, "no machine came in its longest time in the queue"
     elif job is not None and job.exit_code in LOST_MACHINE:
         placement, reason = _elsewhere(history) or placement, "the retries are used up by preemptions"
     else:

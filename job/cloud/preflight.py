@@ -6,6 +6,7 @@ warning, and facts that only a running machine shows are listed as open.
 
 from collections.abc import Callable, Iterator
 
+from job.cloud.capacity_checks import check_other_places, check_quota, check_zones
 from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.project_checks import (
@@ -14,9 +15,7 @@ from job.cloud.project_checks import (
     check_content,
     check_image,
     check_price,
-    check_quota,
     check_regions,
-    check_zones,
     open_questions,
 )
 from job.cloud.rights_checks import check_own_rights, check_runtime_rights, check_secret
@@ -28,6 +27,7 @@ CHECKS: dict[str, Callable[[GoogleApi, Asked], Iterator[Finding]]] = {
     "APIs": check_apis,
     "GPU quota": check_quota,
     "zones": check_zones,
+    "other places": check_other_places,
     "image": check_image,
     "regions": check_regions,
     "own rights": check_own_rights,

@@ -1,14 +1,13 @@
-"""Checks of a project and a bucket before a submission: services, quotas, zones, image, regions, contents, price.
+"""Checks of a project and a bucket before a submission: services, image, regions, contents, price.
 
 Guarantees that nothing is made, changed or paid for. A check raises `RefusedError` if this account may not make it.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from job.cloud.budget import usd_per_hour
@@ -16,13 +15,13 @@ from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine, Provisioning
 from job.cloud.settings import Settings
+from job.cloud.submission import Placement, placements_of
 from job.datasets.lockfile import read_version
 from job.datasets.prepare import find_dataset
 from job.errors import DataError
 from job.runs.records import InitialWeights
 from job.storage.object_store import Store
 
-COMPUTE = "compute.googleapis.com"
 REGISTRY = "artifactregistry.googleapis.com"
 STORAGE = "storage.googleapis.com"
 
@@ -49,12 +48,26 @@ class Asked:
     """A submission as the project has to take it."""
 
     settings: Settings
-    machine: Machine
+    machines: tuple[Machine, ...]
+    """Acceptable ones, best first."""
+
     provisioning: Provisioning
+    has_deadline: bool = False
     bucket: str
     """Its name, without ``gs://`` and prefix."""
 
     road: Road
+
+    @property
+    def machine(self) -> Machine:
+        """The machine of the first job."""
+        return self.machines[0]
+
+    @property
+    def other_places(self) -> list[Placement]:
+        """Places to which the policy moves a run that gets no machine at the first one."""
+        types = [machine.type for machine in self.machines]
+        return placements_of(types, self.settings, self.provisioning)[1:] if self.road == "batch" else []
 
     @property
     def image(self) -> re.Match[str] | None:
@@ -75,74 +88,6 @@ def check_apis(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
         yield Finding("APIs", "fail", f"{len(off)} of {len(names)} are off: {', '.join(off)}", remedy)
     else:
         yield Finding("APIs", "ok", f"all {len(names)} are on")
-
-
-def check_quota(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
-    """Check the GPU quotas of the project, and of the region by the kind of provisioning, against the machine."""
-    machine, region = asked.machine, asked.settings.region
-    project = f"compute/v1/projects/{asked.settings.project}"
-    everywhere = _free(api.get(COMPUTE, project))
-    yield _quota(asked, "all regions", ["GPUS_ALL_REGIONS"], everywhere)
-    here = _free(api.get(COMPUTE, f"{project}/regions/{region}"))
-    on_demand = asked.provisioning is Provisioning.ON_DEMAND
-    metrics = [machine.quota] if on_demand else [f"PREEMPTIBLE_{machine.quota}", machine.quota]
-    yield _quota(asked, region, metrics, here)
-
-
-def _free(resource: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Return limit and usage by metric; a negative limit is none."""
-    quotas = {
-        quota["metric"]: (quota.get("limit", 0.0), quota.get("usage", 0.0)) for quota in resource.get("quotas", [])
-    }
-    return {metric: (limit if limit >= 0 else math.inf, used) for metric, (limit, used) in quotas.items()}
-
-
-def _quota(asked: Asked, where: str, metrics: list[str], known: dict[str, tuple[float, float]]) -> Finding:
-    """Judge the quota of a place by the first metric, or by a later one if that suffices instead.
-
-    Spot and flex-start count against a quota of their own, or where there is none against that of on demand. A quota
-    that suffices and is in use is waited for.
-    """
-    needed, project = asked.machine.gpus, asked.settings.project
-    remedy = f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
-    if metrics[0] not in known:
-        return Finding("GPU quota", "warn", f"{metrics[0]} is not listed in {where}, so it is not known here", remedy)
-    for number, metric in enumerate(metrics):
-        limit, used = known.get(metric, (0.0, 0.0))
-        if limit - used >= needed and (number == 0 or known[metrics[0]][0] == 0):
-            return Finding("GPU quota", "ok", f"{where}: {metric} is {limit:g}, {used:g} in use, {needed} needed")
-    limit, used = known[metrics[0]]
-    found = f"{where}: {metrics[0]} is {limit:g}, {used:g} in use, {needed} needed"
-    if limit >= needed:
-        return Finding("GPU quota", "warn", f"{found}; it waits until they are free", remedy)
-    return Finding("GPU quota", "fail", f"{found}; ask for more", remedy)
-
-
-def check_zones(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
-    """Check that a zone of the region has machine type and GPU."""
-    machine, region = asked.machine, asked.settings.region
-    zones = _zones_with(api, asked, "machineTypes", machine.type) & _zones_with(
-        api, asked, "acceleratorTypes", machine.gpu
-    )
-    here = sorted(zone for zone in zones if zone.startswith(f"{region}-"))
-    if here:
-        yield Finding("zones", "ok", f"{machine.type} with {machine.gpu} is in {', '.join(here)}")
-    else:
-        others = sorted({zone.rpartition("-")[0] for zone in zones})
-        found = f"{machine.type} with {machine.gpu} is in no zone of {region}, but in {', '.join(others) or 'none'}"
-        yield Finding("zones", "fail", found, "choose another --machine, or apply infra/ in another region")
-
-
-def _zones_with(api: GoogleApi, asked: Asked, kind: str, name: str) -> set[str]:
-    """Return the zones that have a resource of a name."""
-    zones: set[str] = set()
-    query = {"filter": f'name="{name}"', "returnPartialSuccess": "true"}
-    while True:
-        page = api.get(COMPUTE, f"compute/v1/projects/{asked.settings.project}/aggregated/{kind}", **query)
-        zones |= {scope.removeprefix("zones/") for scope, held in page.get("items", {}).items() if held.get(kind)}
-        if not page.get("nextPageToken"):
-            return zones
-        query["pageToken"] = page["nextPageToken"]
 
 
 def check_image(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
@@ -180,6 +125,12 @@ def check_regions(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     else:
         found = f"gs://{asked.bucket} is in {location} and the job in {region}, and each start pays for the way"
         yield Finding("regions", "fail", found, remedy)
+    for other in asked.settings.other_regions if asked.road == "batch" else ():
+        if not _is_near(location, other):
+            found = (
+                f"gs://{asked.bucket} is in {location}, and each start of a run that moves to {other} pays for the way"
+            )
+            yield Finding("regions", "warn", found, "leave the region out of other_regions, or accept that")
 
 
 def _is_near(location: str, region: str) -> bool:
@@ -212,13 +163,14 @@ def check_content(store: Store, dataset: str | None, start: InitialWeights | Non
 
 
 def check_price(asked: Asked) -> Iterator[Finding]:
-    """Check that the machine's price is known."""
-    price = usd_per_hour(asked.settings.prices, asked.machine.type, asked.provisioning)
-    if price is None:
-        found = f"that of {asked.machine.type} is not known, so hours are limited and not dollars; write to cloud.yaml"
-        yield Finding("price", "warn", found, f"prices: {{{asked.machine.type}: {{{asked.provisioning}: USD}}}}")
-    else:
-        yield Finding("price", "ok", f"{asked.machine.type}: {price:g} USD an hour, {asked.provisioning.words}")
+    """Check that the price of each machine is known."""
+    for type_ in [machine.type for machine in asked.machines]:
+        price = usd_per_hour(asked.settings.prices, type_, asked.provisioning)
+        if price is None:
+            found = f"that of {type_} is not known, so hours are limited and not dollars; write to cloud.yaml"
+            yield Finding("price", "warn", found, f"prices: {{{type_}: {{{asked.provisioning}: USD}}}}")
+        else:
+            yield Finding("price", "ok", f"{type_}: {price:g} USD an hour, {asked.provisioning.words}")
 
 
 def open_questions(asked: Asked) -> Iterator[Finding]:

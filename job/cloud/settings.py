@@ -10,14 +10,23 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from job.cloud.machine_types import Provisioning, machines
 from job.errors import MachineError
 from job.runs.notification import Notify
 from job.storage.regular_file import open_regular
-from job.text import counted_problems, describe_field, load_yaml, nearest, validation_problems
+from job.text import counted_problems, describe_field, load_yaml, nearest, shown, validation_problems
 
 OUTPUTS = Path("infra/outputs.json")
 """``terraform output -json``."""
@@ -152,14 +161,14 @@ WITHOUT_IMAGE = tuple(name for name in REQUIRED if name != "image")
 """Settings of a project that has no image yet."""
 
 
-def load_settings(flags: Mapping[str, str], required: Collection[str] = REQUIRED) -> Settings:
+def load_settings(flags: Mapping[str, object], required: Collection[str] = REQUIRED) -> Settings:
     """Return the settings of a new submission, by `local_settings`; flags go by the names of settings."""
     found = local_settings(flags, required)
     names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
     return Settings(**{name: getattr(found, name) for name in names} | {"image": found.image or ""})
 
 
-def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:
+def local_settings(flags: Mapping[str, object], required: Collection[str] = ("project", "region")) -> LocalSettings:
     """Return the settings of flags and files, the required ones among them; `MachineError` lists every problem."""
     given = {name: value for name, value in known_settings(flags).items() if value not in (None, "")}
     image, repository, secret = (given.get(name) for name in ("image", "image_repository", "wandb_secret"))
@@ -187,18 +196,43 @@ def local_settings(flags: Mapping[str, str], required: Collection[str] = ("proje
     return found
 
 
-def known_settings(flags: Mapping[str, str]) -> dict[str, object]:
+def exported_settings(flags: Mapping[str, object]) -> str:
+    """Return the settings of flags and files as JSON, but for the webhook, whose address is a secret.
+
+    Raises `MachineError` as `local_settings`.
+    """
+    local_settings(flags)
+    return json.dumps({name: value for name, value in known_settings(flags).items() if name != "notify"})
+
+
+def imported_settings(text: str) -> dict[str, object]:
+    """Read settings as `exported_settings` writes them, to be taken as flags are; raises `ValueError` for others."""
+    try:
+        found: dict[str, object] = TypeAdapter(dict[str, object]).validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"must be JSON as `job settings` prints it, got {shown(text)}") from error
+    if unknown := _unknown(found):
+        raise ValueError("; ".join(unknown))
+    return found
+
+
+KNOWN = [*LocalSettings.model_fields, "bucket"]
+
+
+def _unknown(found: Collection[object]) -> list[str]:
+    return [f"{name}: there is no such setting{nearest(str(name), KNOWN)}" for name in found if name not in KNOWN]
+
+
+def known_settings(flags: Mapping[str, object]) -> dict[str, object]:
     """Return the settings of flags and files, complete or not, bucket included; raises `MachineError`."""
-    known = [*LocalSettings.model_fields, "bucket"]
     found: dict[str, object] = {}
     for output, content in _read(OUTPUTS, json.loads).items():
         name = FROM_OUTPUT.get(output, output)
-        if name in known and isinstance(content, dict) and content.get("value") is not None:
+        if name in KNOWN and isinstance(content, dict) and content.get("value") is not None:
             found[name] = content["value"]
     of_file = _read(FILE, load_yaml)
-    unknown = [f"{name}: there is no such setting{nearest(str(name), known)}" for name in of_file if name not in known]
-    if unknown:
-        raise MachineError(f"{FILE}: not understood; known are {', '.join(known)}", unknown)
+    if unknown := _unknown(of_file):
+        raise MachineError(f"{FILE}: not understood; known are {', '.join(KNOWN)}", unknown)
     return {**found, **of_file, **flags}
 
 

@@ -13,8 +13,9 @@ from typing import Literal
 
 from job.cloud.allowance import Allowance
 from job.cloud.budget import Limit, Prices, worst_s
+from job.cloud.machine_types import Provisioning
 from job.cloud.submission import Submission, Submissions
-from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, EndReason, ExitCode, RunConflictError
+from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, PREEMPTED, EndReason, ExitCode, RunConflictError
 from job.runs import checkpoint
 from job.runs.cost import cost_of, usd_of
 from job.runs.listing import RunListing
@@ -26,6 +27,9 @@ from job.training.position import Position
 CANCELLING_S = 600
 """Longest duration of a cancellation, during which a machine is still billed."""
 
+EXPIRY_S = 47 * HOUR
+"""Batch gives up what has been queued for two days; what it refuses ends within minutes."""
+
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
 
@@ -36,8 +40,9 @@ class BatchJob:
 
     uid: str
     state: str
+    created_at: datetime
     scheduled_at: datetime | None
-    """First request for a machine; None while the job is queued."""
+    """First request for a machine; None while the job is queued, and if it ended in its queue."""
 
     waiting_since: datetime | None
     """Start of the wait for a machine; None while there is one, or none is needed any more."""
@@ -58,6 +63,13 @@ class BatchJob:
     def exit_code(self) -> int | None:
         """The newest exit code that Batch shows."""
         return self.exit_codes[-1] if self.exit_codes else None
+
+    @property
+    def expired_in_queue(self) -> bool:
+        """Whether Batch gave it up after its longest time in the queue."""
+        if self.state != "FAILED" or self.scheduled_at is not None or self.ended_at is None:
+            return False
+        return (self.ended_at - self.created_at).total_seconds() >= EXPIRY_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +167,7 @@ class History:
         """Time of the last submission by hand; the first always is."""
         return time_of(self.submissions_of_this_try[0].submission.created_at)
 
-    @property
+    @cached_property
     def submissions_of_this_try(self) -> tuple[SubmissionStatus, ...]:
         """The submissions since the last one by hand, which answers earlier failures."""
         by_hand = [index for index, seen in enumerate(self.submissions) if seen.submission.by == "hand"]
@@ -184,7 +196,7 @@ class History:
             found.setdefault(attempt.job, []).append(attempt)
         return {job: tuple(attempts) for job, attempts in found.items()}
 
-    @property
+    @cached_property
     def since_the_commit(self) -> tuple[SubmissionStatus, ...]:
         """The submissions of this try from the one that made the newest checkpoint on; all of them if none made one."""
         submissions = self.submissions_of_this_try
@@ -201,17 +213,42 @@ class History:
         recorded = [attempt.exit_code for attempt in self.attempts_in(seen)[-1:] if attempt.ended_at is not None]
         return (recorded or list(seen.job.exit_codes[-1:])) == [ExitCode.ELSEWHERE]
 
+    def had_no_chance(self, seen: SubmissionStatus) -> bool:
+        """Whether a submission's job ended without a machine that was left to it long enough to claim the run.
+
+        It was cancelled before, or the queue of flex-start gave none, or each was preempted.
+        """
+        if seen.job is None or self.attempts_in(seen):
+            return False
+        if seen.submission.placement.provisioning is Provisioning.FLEX_START and seen.job.expired_in_queue:
+            return True
+        codes = set(seen.job.exit_codes)
+        return seen.job.state == "CANCELLED" or (PREEMPTED in codes and codes <= {PREEMPTED} | KILLED)
+
     @property
     def num_in_vain(self) -> int:
-        """How many jobs in a row, up to the newest, failed before an attempt claimed the run or on an unfit machine."""
+        """How many jobs in a row, up to the newest, failed before an attempt claimed the run or on an unfit machine.
+
+        Those that had no machine show nothing of the run: they neither count nor end the row.
+        """
         count = 0
         for seen in reversed(self.since_the_commit):
+            if self.had_no_chance(seen):
+                continue
             state, begun = seen.job.state if seen.job else "", bool(self.attempts_in(seen))
-            if state == "CANCELLED" and not begun:
-                continue  # it was given no machine
             if state != "FAILED" or (begun and not self.was_unfit(seen)):
                 break
             count += 1
+        return count
+
+    @property
+    def num_taken_early(self) -> int:
+        """How many machines in a row, up to the newest job's, were preempted before an attempt claimed the run."""
+        count = 0
+        for seen in reversed(self.since_the_commit):
+            if self.attempts_in(seen):
+                break
+            count += seen.job.exit_codes.count(PREEMPTED) if seen.job else 0
         return count
 
     def worst_hours(self, *, going_on: bool) -> float:

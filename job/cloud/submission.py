@@ -5,10 +5,12 @@ from the record, and of two machines that submit at once one succeeds. Ids are a
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
+import functools
 import hashlib
 import json
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -58,6 +60,23 @@ class Placement:
         return f"{self.machine} in {self.region}, {self.provisioning.words}"
 
 
+def placements_of(machine_types: Sequence[str], settings: Settings, provisioning: Provisioning) -> list[Placement]:
+    """Return every placement of a run, in the order of trial: a machine in each region, then the next machine."""
+    return [
+        Placement(region=region, machine=machine, provisioning=provisioning)
+        for machine in machine_types
+        if provisioning in machines()[machine].provisioning
+        for region in settings.subnetworks
+    ]
+
+
+@functools.cache
+def _job_id(bucket: str, run: str, number: int) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")[:40].rstrip("-")
+    digest = hashlib.sha256(f"{bucket}\n{run}".encode()).hexdigest()[:8]
+    return f"run-{name}-{digest}-{number:03d}".replace("--", "-")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Submission:
     """Specification of one Batch job of a run."""
@@ -100,9 +119,7 @@ class Submission:
     @property
     def job_id(self) -> str:
         """Batch's id of the job: lowercase letters, digits and hyphens, 63 at most, the first a letter."""
-        name = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")[:40].rstrip("-")
-        digest = hashlib.sha256(f"{self.bucket}\n{self.run}".encode()).hexdigest()[:8]
-        return f"run-{name}-{digest}-{self.number:03d}".replace("--", "-")
+        return _job_id(self.bucket, self.run, self.number)
 
     @property
     def job_name(self) -> str:
@@ -117,12 +134,7 @@ class Submission:
     @property
     def placements(self) -> list[Placement]:
         """Every acceptable placement, in the order of trial."""
-        return [
-            Placement(region=region, machine=machine, provisioning=self.placement.provisioning)
-            for machine in self.machines
-            if self.placement.provisioning in machines()[machine].provisioning
-            for region in self.settings.subnetworks
-        ]
+        return placements_of(self.machines, self.settings, self.placement.provisioning)
 
     @property
     def digest(self) -> str:

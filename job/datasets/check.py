@@ -6,8 +6,8 @@ and that none lies outside the folder. Knows nothing of buckets.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -59,6 +59,8 @@ class DatasetReport:
     statistics: DatasetStatistics | None = None
     """None if nothing is labelled."""
     near_duplicates: tuple[NearDuplicates, ...] = ()
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Hashes of the images that can be decoded, by the digests of `DatasetScan`."""
 
     def describe(self) -> dict[str, str]:
         """Return what bounds the recall of a training: one sentence each by label, splits first."""
@@ -86,6 +88,7 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
+    known_hashes: Callable[[], Mapping[str, str]] = dict,
     imgsz: int = IMGSZ,
     tiles: int = 0,
 ) -> DatasetReport:
@@ -96,6 +99,8 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
+        known_hashes: Called if an image is not in the cache. Returns the hashes of images that were decoded elsewhere,
+            by the digests of `DatasetScan`; they are not decoded again.
         imgsz: Image size of the training, for the sizes of objects.
         tiles: Width and height of its tiles, px of the files; 0 for whole pictures.
     """
@@ -105,7 +110,7 @@ def check_dataset(
     labels = sorted({label_of(image) for image in images} & texts)
     misplaced = _misplaced_labels(layout, images)
     candidates = sorted({name for found in misplaced.values() for name in found if name.lower().endswith(".txt")})
-    scan = DatasetScan(layout, cache_file, single_class=single_class)
+    scan = DatasetScan(layout, cache_file, single_class=single_class, known_hashes=known_hashes)
     with Progress(f"checking {layout.folder.name}", 1, "file") as progress:
         scan.read([*images, *labels, *candidates], progress.to)
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
@@ -139,6 +144,7 @@ def check_dataset(
             tiles=tiles,
         ),
         near_duplicates=alike,
+        hashes={scan.digests[image]: known for image in images if (known := scan.findings[image].hash)},
     )
 
 

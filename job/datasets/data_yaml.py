@@ -4,7 +4,7 @@ Guarantees that a file built to fill the memory is refused before it does, and t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,9 +45,14 @@ class DataYaml:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
+def is_data_yaml(name: str) -> bool:
+    """Whether a file of this name can be the data file of a dataset."""
+    return "/" not in name and name.endswith((".yaml", ".yml"))
+
+
+def read_data_yaml(folder: Path, names: Collection[str]) -> DataYaml:
     """Read the data file among the names of a folder, itself without links: ``data.yaml``, or the only YAML file."""
-    others = [name for name in names if "/" not in name and name.endswith((".yaml", ".yml"))]
+    others = [name for name in names if is_data_yaml(name)]
     read = DataYaml(others[0] if len(others) == 1 else DATA_YAML)
     if read.name not in names:
         message = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; rename the right one to {DATA_YAML}"

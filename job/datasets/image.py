@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import open as open_image  # Ultralytics replaces it by a function that installs packages
@@ -20,6 +21,9 @@ from PIL.Image import open as open_image  # Ultralytics replaces it by a functio
 from job.datasets.labels import Findings
 from job.datasets.near_duplicates import HASHED_PX, hash_of
 from job.errors import DataError
+
+DECODER = f"pillow-{PIL.__version__}_opencv-{cv2.__version__}_ultralytics-8.4.190"
+"""Versions that decide which images are accepted and how they are decoded; of Ultralytics, the one that is followed."""
 
 FORMATS = ("AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 """Pillow's names of the formats that training decodes; its other formats include some that run programs."""
@@ -47,8 +51,11 @@ MAX_PAGES = 100
 _one_large = threading.Lock()
 
 
-def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
-    """Check that training with so many channels can read an image; the suffix of its name selects the decoder."""
+def check_image(data: bytes, name: str, num_channels: int = 3, *, known_hash: str | None = None) -> Findings:
+    """Check that training with so many channels can read an image; the suffix of its name selects the decoder.
+
+    The pixels of an image that has been decoded before are not decoded again; `known_hash` is what they gave.
+    """
     try:
         with _opened(data) as opened:
             opened.verify()  # reads the checksums of a PNG, but makes it unusable
@@ -70,8 +77,11 @@ def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
         return Findings.of(
             "small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
         )
-    with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
-        found = _check_pixels(data, name, num_channels, reduced=is_jpeg and min(width, height) >= 8 * HASHED_PX)
+    if known_hash is not None:
+        found = Findings(hash=known_hash)
+    else:
+        with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
+            found = _check_pixels(data, name, num_channels, reduced=is_jpeg and min(width, height) >= 8 * HASHED_PX)
     return found if found.problems else replace(found, shape=(height, width))
 
 

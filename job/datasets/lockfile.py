@@ -199,6 +199,19 @@ def read_version(store: Store, reference: str, digests: Sequence[str] = ()) -> D
     return listing.verified((digests and listing.find(digests)) or listing.version(number))
 
 
+def read_locked_version(store: Store, reference: str, digests: Sequence[str] = ()) -> DatasetVersion | None:
+    """Return a version as `read_version` does, by its lock alone: whether its files are there is not looked up.
+
+    None for a dataset without a lock. Raises `DataError` if there is no such version, or its lock cannot be read.
+    """
+    name, number = dataset_and_version(reference)
+    locks = list_dataset(store, name, "versions/").there | list_dataset(store, name, LOCK).there
+    listing = DatasetListing(store, name, locks)
+    if not listing.numbers:
+        return None
+    return (digests and listing.find(digests)) or listing.version(number)
+
+
 def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
     """Return, by path, the keys of a version's files that differ from their paths."""
     version = list_dataset(store, name, "versions/").find([digest])

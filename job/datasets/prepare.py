@@ -7,7 +7,7 @@ other process of this machine changes them until it ends.
 import fcntl
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.data_yaml import is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
-from job.datasets.lockfile import DatasetVersion, list_dataset, read_version, split_digest
-from job.datasets.scan import SCAN_CACHE
+from job.datasets.decoded_images import DecodedImages
+from job.datasets.lockfile import DatasetVersion, list_dataset, read_locked_version, read_version, split_digest
+from job.datasets.scan import SCAN_CACHE, scan_arriving
 from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
 from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
-from job.storage.transfer import TransferResult, mark_replaceable, pull
+from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import dataset_and_version, nearest, shortened
 
@@ -121,6 +123,7 @@ def prepare_data(
     pulled_already: bool = False,
     imgsz: int = IMGSZ,
     tiles: int = 0,
+    record_images: bool = False,
 ) -> PreparedData:
     """Pull and check a dataset, and write the data file for Ultralytics.
 
@@ -128,7 +131,8 @@ def prepare_data(
     are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
     at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
     another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
-    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`.
+    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`. Images that another machine has decoded
+    and recorded are not decoded again; with `record_images`, this one records those that it decodes.
 
     Raises `DataError` with every problem of a broken dataset, `RunConflictError` if the pinned version does not exist,
     `MachineError` if it does not fit on the disk, or if the folder has files of the user's that would be trained on, or
@@ -137,24 +141,34 @@ def prepare_data(
     held.close()
     name = dataset_and_version(reference)[0]
     with timer.entered(Phase.PULL):
-        version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, reference)
+        version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
+        decoded = DecodedImages(store, name)
         if not pulled_already:
             with timer.entered(Phase.PULL):
-                pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
-            log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
-        cache = folder / SCAN_CACHE
-        check = partial(check_dataset, single_class=single_class, cache_file=cache, imgsz=imgsz, tiles=tiles)
+                leave_out = pinned["set_aside"] if pinned else ()
+                _pull_missing(store, folder, version, readers, leave_out=leave_out, decoded=decoded)
+        check = partial(
+            check_dataset,
+            folder,
+            single_class=single_class,
+            cache_file=folder / SCAN_CACHE,
+            known_hashes=decoded.hashes,
+            imgsz=imgsz,
+            tiles=tiles,
+        )
         with timer.entered(Phase.CHECK):
-            report = check(folder)
+            report = check()
             _require_none(folder, report.files - version.files.keys())
+            if record_images:
+                decoded.add(report.hashes)
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 away = folder.with_name(f"{name}.quarantine")
                 mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check(folder)
+                report = check()
         readers.join()
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
@@ -167,13 +181,18 @@ def prepare_data(
 
 def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:
     """Return the version that a run was started on."""
-    version = read_version(store, name, (digest,))
+    version = _read(store, name, (digest,))
     if digest not in version.digests:
         raise RunConflictError(
             f"{subject}: was started on other data, the digest of dataset {name} was {digest[:12]} and is "
             f"{version.digest[:12]}; put the files back, or start a new run"
         )
     return version
+
+
+def _read(store: Store, reference: str, digests: Sequence[str] = ()) -> DatasetVersion:
+    """Return a version; of one with a lock, whose files may be on this disk, no object is looked up."""
+    return read_locked_version(store, reference, digests) or read_version(store, reference, digests)
 
 
 def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
@@ -190,15 +209,45 @@ def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
-def _pull(
-    store: Store, folder: Path, version: DatasetVersion, readers: "_Readers", leave_out: Collection[str] = ()
-) -> TransferResult:
+def _pull_missing(
+    store: Store,
+    folder: Path,
+    version: DatasetVersion,
+    readers: "_Readers",
+    *,
+    leave_out: Collection[str],
+    decoded: DecodedImages,
+) -> None:
+    """Pull a version into a folder that may have it; images are checked as they arrive."""
     files = {name: stored for name, stored in version.files.items() if name not in leave_out}
+    num_fetched = 0
+    if not is_pulled(folder, files):
+        there = list_dataset(store, folder.name).verified(version) if version.number else version
+        with scan_arriving(folder, files, decoded.hashes) as on_fetched:
+            pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
+        num_fetched = pulled.num_transferred
+    log.info("dataset %s: %d files, %d of them fetched now", folder.name, len(files), num_fetched)
+
+
+def _pull(
+    store: Store,
+    folder: Path,
+    version: DatasetVersion,
+    readers: "_Readers",
+    *,
+    leave_out: Collection[str] = (),
+    on_fetched: Callable[[str], None] = lambda _name: None,
+) -> TransferResult:
+    wanted = {name: stored for name, stored in version.files.items() if name not in leave_out}
+    files = {name: wanted[name] for name in sorted(wanted, key=lambda name: not is_data_yaml(name))}  # that comes first
     size = sum(stored.size_bytes for stored in files.values())
     with translated_errors(folder):
         require_space(folder, size, SPARE_BYTES)
         with Progress(f"pulling {folder.name}", size, "B") as progress:
-            return pull(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
+            return pull(
+                *(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude),
+                on_fetched=on_fetched,
+            )
 
 
 def _require_none(folder: Path, others: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.dataset_statistics import IMGSZ
+from job.datasets.decoded_images import DecodedImages
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
@@ -104,8 +105,9 @@ class Push:
     def send(self) -> PushResult:
         """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
 
-        If another push comes in between, its version counts as the one before. Raises `DataError` if a file changes
-        meanwhile, or if a version is being deleted.
+        If another push comes in between, its version counts as the one before. The images that the check has decoded
+        are recorded, so that no machine decodes them again. Raises `DataError` if a file changes meanwhile, or if a
+        version is being deleted.
         """
         store, name = self.listing.store, self.listing.name
         if self._is_done:
@@ -134,6 +136,9 @@ class Push:
             before = [mark for mark in listing.begun if len(mark.rpartition("/")[2]) < NUM_DIGITS]  # of older versions
             for left in {mark, *before}:
                 store.delete(left)
+            decoded = DecodedImages(store, name)
+            decoded.hashes()
+            decoded.add(self.report.hashes)
             return result
         raise DataError(f"dataset {name}: other pushes came in between, {NUM_TRIES} times; push again")
 

@@ -1,21 +1,23 @@
 """Scan of a dataset's images and labels: each read once, in parallel, and cached by content.
 
-Guarantees that every image was decoded to its end, and that an absent or damaged cache costs time and nothing else.
+Guarantees that every image was decoded to its end, here or where its hash is known from, and that an absent or damaged
+cache costs time and nothing else. Files of a dataset that is being pulled are scanned as they arrive.
 """
 
 import hashlib
+import os
 import stat
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import cv2
-import PIL
 from pydantic import TypeAdapter, ValidationError
 
 from job.datasets import image, labels
+from job.datasets.data_yaml import is_data_yaml, read_data_yaml
 from job.datasets.files import UNREADABLE
 from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
@@ -28,7 +30,7 @@ NUM_CHANNELS = 3
 SCAN_CACHE = ".scan.sqlite"
 """Name of the cache in the folder of a dataset."""
 
-_SCHEMA = f"6, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
+_SCHEMA = f"7, {image.DECODER}"
 """Findings cached under another schema are not used."""
 
 _ROW = TypeAdapter(tuple[str, str, Findings])
@@ -38,11 +40,19 @@ _ROW = TypeAdapter(tuple[str, str, Findings])
 class DatasetScan:
     """Findings in the files of a dataset, from a cache, if there is one, where a file or its bytes are known."""
 
-    def __init__(self, layout: Layout, cache_file: Path | None, *, single_class: bool = False) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        cache_file: Path | None,
+        *,
+        single_class: bool = False,
+        known_hashes: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.findings: dict[str, Findings] = {}
         self.digests: dict[str, str] = {}
         self._layout = layout
         self._single_class = single_class
+        self._known_hashes, self._asking = known_hashes, threading.Lock()
         self._cache = None if cache_file is None else CacheFile(cache_file, _SCHEMA)
         self._cached: dict[str, tuple[str, str, Findings]] = {}
         for path, row in self._cache.read().items() if self._cache else ():
@@ -52,25 +62,44 @@ class DatasetScan:
         self._versions: dict[str, str] = {}
 
     def read(self, paths: list[str], progress: Callable[[int, int], None]) -> None:
-        """Scan files, of which only those that are not in the cache are read."""
+        """Scan files, of which only those that are not in the cache are read, and only unknown images decoded."""
         unread = []
         for path in paths:
-            self._versions[path] = version = self._version(path)
+            version = self._version(path)
             cached_version, digest, findings = self._cached.get(path, ("", "", Findings()))
             if version and version == cached_version:
-                self.findings[path], self.digests[path] = findings, digest
+                self._versions[path], self.findings[path], self.digests[path] = version, findings, digest
             else:
                 unread.append(path)
         try:
-            # Threads, since Pillow decodes and hashlib hashes without the interpreter's lock.
-            with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
-                for path, (digest, findings) in zip(unread, pool.map(self._read_file, unread), strict=True):
-                    self.findings[path] = findings
-                    if digest:
-                        self.digests[path] = digest
+            with _decoding_pool() as pool:
+                for path, scanned in zip(unread, pool.map(self._scan, unread), strict=True):
+                    self._add(path, *scanned)
                     progress(len(self.findings), len(paths))
         finally:
-            self._save()
+            self.save()
+            if self._cache:
+                self._cache.write(dict.fromkeys(self._cached.keys() - self.digests.keys()))
+
+    def read_file(self, path: str) -> None:
+        """Scan one file that is not in the cache, in any thread."""
+        self._add(path, *self._scan(path))
+
+    def save(self) -> None:
+        """Add to the cache what was found."""
+        rows = {path: (self._versions[path], digest, self.findings[path]) for path, digest in self.digests.items()}
+        changed = {path: _ROW.dump_json(row).decode() for path, row in rows.items() if row != self._cached.get(path)}
+        if self._cache:
+            self._cache.write(changed)
+
+    def _scan(self, path: str) -> tuple[str, str, Findings]:
+        version = self._version(path)
+        return version, *self._read_file(path, is_regular=bool(version))
+
+    def _add(self, path: str, version: str, digest: str, findings: Findings) -> None:
+        self._versions[path], self.findings[path] = version, findings
+        if digest:
+            self.digests[path] = digest
 
     def _rules(self, path: str) -> str:
         """Return everything but the bytes that decides the findings in a file, as text."""
@@ -91,7 +120,7 @@ class DatasetScan:
                 return f"{self._rules(path)}{status.st_ino}-{times}-{status.st_size}"
         return ""
 
-    def _read_file(self, path: str) -> tuple[str, Findings]:
+    def _read_file(self, path: str, *, is_regular: bool) -> tuple[str, Findings]:
         """Return digest and findings of a file; no digest if it cannot be read."""
         file, most = self._layout.folder / path, image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
         try:
@@ -99,7 +128,7 @@ class DatasetScan:
             if size > most:
                 message = f"has {size:,} bytes, and at most {most:,} are read; leave it out"
                 return "", Findings.of("large", message)
-            data = file.read_bytes() if self._versions[path] else None
+            data = file.read_bytes() if is_regular else None
         except OSError:
             data = None
         if data is None:
@@ -109,11 +138,43 @@ class DatasetScan:
             return digest, known
         yaml, single = self._layout.data, self._single_class
         if is_image(path):
-            return digest, check_image(data, path, yaml.num_channels)
+            with self._asking:
+                known_hash = self._known_hashes().get(digest)
+            return digest, check_image(data, path, yaml.num_channels, known_hash=known_hash)
         return digest, check_label(data, len(yaml.names), yaml.num_keypoint_columns, single_class=single)
 
-    def _save(self) -> None:
-        rows = {path: (self._versions[path], digest, self.findings[path]) for path, digest in self.digests.items()}
-        changed = {path: _ROW.dump_json(row).decode() for path, row in rows.items() if row != self._cached.get(path)}
-        if self._cache:
-            self._cache.write(changed | dict.fromkeys(self._cached.keys() - rows.keys()))
+
+@contextmanager
+def scan_arriving(
+    folder: Path, names: Collection[str], known_hashes: Callable[[], Mapping[str, str]]
+) -> Iterator[Callable[[str], None]]:
+    """Scan images of a dataset while its files are pulled, into the cache of the check that follows.
+
+    Yields a function to call with the name of each file that has arrived, one call at a time. Images that come before
+    the data file, or are not scanned at the end of the block, are left to the check, which reports what was found.
+    """
+    folder = Path(os.path.realpath(folder))
+    data, scan = read_data_yaml(folder, names), None
+
+    def arrived(name: str) -> None:
+        nonlocal data, scan
+        if is_data_yaml(name):
+            data = read_data_yaml(folder, names)
+        elif is_image(name) and data.content:
+            scan = scan or DatasetScan(Layout(folder, data), folder / SCAN_CACHE, known_hashes=known_hashes)
+            pool.submit(scan.read_file, name)
+
+    with _decoding_pool() as pool:
+        try:
+            yield arrived
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if scan is not None:
+                scan.save()
+
+
+@contextmanager
+def _decoding_pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads, since Pillow decodes and hashlib hashes without the interpreter's lock; decoders warn of nothing."""
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
+        yield pool

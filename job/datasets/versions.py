@@ -6,6 +6,7 @@ off, and is repeated by the same call. Knows nothing of runs.
 
 from dataclasses import dataclass
 
+from job.datasets.decoded_images import DecodedImages
 from job.datasets.lockfile import (
     DELETED,
     INTERNAL,
@@ -76,6 +77,8 @@ class Deletion:
         freed = _freed(listing)
         for stored in freed:
             store.delete(stored.key)
+        if not listing.numbers:
+            DecodedImages(store, name).forget()
         for number in sorted(listing.locked & listing.deleted):
             store.delete(prefix + listing.lock_name(number))
         for mark in listing.begun:

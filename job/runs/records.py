@@ -367,6 +367,8 @@ class Facts(Part):
     num_threads: PositiveInt
     max_det: PositiveInt
     device: str
+    mosaic_stride: PositiveInt = 8
+    """Batches between those that a mosaic draws from; older versions did not record it."""
 
 
 class Imported(Part):

@@ -110,7 +110,7 @@ class SessionCallbacks(TrainingCallbacks):
 
 
 class FollowerCallbacks(TrainingCallbacks):
-    """The callbacks of a rank other than 0: it trains, and stops when all ranks do; rank 0 does everything else."""
+    """The callbacks of a rank other than 0: it trains and validates, and stops when all ranks do."""
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
@@ -121,3 +121,7 @@ class FollowerCallbacks(TrainingCallbacks):
         notice = self._context.preemption.agree_on_notice(self._context.group.agree)
         if notice is not None:
             raise notice
+
+    def on_validation_batch(self) -> None:
+        """Feed the watchdog."""
+        self._context.watchdog.beat()

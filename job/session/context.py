@@ -50,8 +50,10 @@ class SessionContext:
         with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:
             yield replace(self, folder=folder, price=price_here(), held=held)
 
-    def prepare_data(self, name: str, pinned: PinnedDataset | None, subject: str) -> PreparedData:
-        """Pull and check a dataset; a run that exists has it pinned in its record."""
+    def prepare_data(
+        self, name: str, pinned: PinnedDataset | None, subject: str, *, record_images: bool = True
+    ) -> PreparedData:
+        """Pull and check a dataset, as `prepare_data` does; a run that exists has it pinned in its record."""
         train = self.request.recipe.train
         return prepare_data(
             *(self.store, name, self.request.workdir, self.folder / "data.yaml", self.timer),
@@ -63,6 +65,7 @@ class SessionContext:
             pulled_already=self.group.local_rank > 0,
             imgsz=train["imgsz"],
             tiles=train["tiles"],
+            record_images=record_images,
         )
 
     def isolate_training(self) -> None:

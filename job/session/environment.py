@@ -9,13 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from job.training.cores import num_cores
+
 LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")
 """The libraries that decide the bits of a result."""
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def num_threads() -> int:

@@ -103,11 +103,11 @@ class FolderStore(BaseStore):
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
         """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
-        folder = prefix.rpartition("/")[0]
+        folder, _, name = prefix.rpartition("/")
         start = self._path(folder) if folder else self._root
         with self._translated_errors(prefix):
             os.scandir(self._root).close()
-            found = [_describe(key, status) for key, status in _walk(start, self._root) if key.startswith(prefix)]
+            found = [_describe(key, status) for key, status in _walk(start, self._root, name)]
         found.sort(key=lambda stored: stored.key)
         return list(self._with_checksums(stored.key for stored in found)) if checksums else found
 
@@ -245,10 +245,12 @@ def _version(path: Path) -> str | None:
     return file_version(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the key and status of every file below, in no order."""
+def _walk(folder: Path, root: Path, start: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the key and status of every file below, in no order; in the folder itself, of names that start so."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
+            if not entry.name.startswith(start):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 if folder != root or entry.name != INTERNAL:
                     yield from _walk(folder / entry.name, root)

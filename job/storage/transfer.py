@@ -62,6 +62,8 @@ def pull(
     folder: Path,
     on_progress: Callable[[TransferProgress], None] = lambda _done: None,
     before_change: Callable[[], None] = lambda: None,
+    *,
+    on_fetched: Callable[[str], None] = lambda _name: None,
 ) -> TransferResult:
     """Fetch objects into a folder.
 
@@ -71,6 +73,7 @@ def pull(
         folder: Made if it does not exist.
         on_progress: Called from any thread, one call at a time.
         before_change: Called once, before the first file is added, replaced or removed; may raise.
+        on_fetched: Called with the name of each file that has come, from any thread, one call at a time.
 
     Raises:
         StoreError: If the store fails, or names lead out of the folder; fetched files stay for the next pull.
@@ -99,12 +102,25 @@ def pull(
                 with lock:
                     progress = TransferProgress(progress.num_objects + 1, progress.num_bytes + stored.size_bytes)
                     on_progress(progress)
+                    on_fetched(name)
 
             store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
             left = [name for name in left if turn[objects[name].key] != name]
     finally:
         index.save()
     return TransferResult(folder, tuple(objects.values()), len(missing), fetched)
+
+
+def is_pulled(folder: Path, objects: Mapping[str, StoredObject]) -> bool:
+    """Whether a pull of these objects would change nothing, by the index of earlier pulls; reads no file."""
+    index = ChecksumIndex(folder / PULLED)
+    if not objects or set(index.names()) != objects.keys():
+        return False
+    try:
+        versions = {name: file_version(os.lstat(f"{folder}/{name}")) for name in objects}
+    except OSError:
+        return False
+    return all(index.known(name, versions[name]) == stored.crc32c for name, stored in objects.items())
 
 
 def mark_replaceable(folder: Path, names: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Process group of torch.distributed: one process for each device, as torchrun starts them.
 
 Guarantees that all ranks stop at the same step, that each wait has a limit, and that a notice is seen during it.
-Ultralytics runs as in a single process: shares of a batch, averaged gradients and one validation are done here and in
-`Trainer`.
+Ultralytics runs as in a single process: shares of a batch and averaged gradients are done here and in `Trainer`, shares
+of a validation in `DistributedValidator`.
 """
 
 import os
@@ -23,7 +23,7 @@ STEP_S = 300.0
 """Timeout for ranks at the same step: to agree on it, or for gradients."""
 
 WORK_S = 3 * 3600.0
-"""Timeout for a rank that works alone, for example on the validation (as long as Ultralytics')."""
+"""Timeout for ranks whose work may differ in length, for example a validation (as long as Ultralytics')."""
 
 NOTICE_LIMIT_S = 5.0
 """Timeout of rank 0 after a notice: the commit needs the rest of the time."""
@@ -42,6 +42,8 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+    """Ranks on this machine."""
 
     torch: Any = None
     """The module, which a single process starts without."""
@@ -66,13 +68,13 @@ class ProcessGroup:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
-        position = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
+        local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         hide_torchrun()
-        return cls(*position, torch, group, noticed, while_waiting)
+        return cls(dist.get_rank(), dist.get_world_size(), *local, torch, group, noticed, while_waiting)
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this process validates, reports and commits."""
+        """Whether this process reports and commits."""
         return self.rank == 0
 
     def device(self, named: str) -> str:
@@ -111,12 +113,12 @@ class ProcessGroup:
         self._collective(lambda: broadcast(values, group=self.torch_group, device=device), WORK_S)
         return values[0]
 
-    def all_gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value, limit_s: float = STEP_S) -> list[Value]:
         """Return the values of all ranks, in their order; raises `PeerError` if another process is gone or late."""
         if self.size == 1:
             return [value]
         values, gather = [value] * self.size, self.torch.distributed.all_gather_object
-        self._collective(lambda: gather(values, value, group=self.torch_group), STEP_S)
+        self._collective(lambda: gather(values, value, group=self.torch_group), limit_s)
         return values
 
     def barrier(self) -> None:

@@ -5,6 +5,7 @@ Ultralytics' launcher is never used: it deletes the run's folder and passes no s
 
 import signal
 import sys
+import time
 import uuid
 from typing import Any
 
@@ -15,12 +16,15 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from job.errors import GOES_ON, PreemptionError, TryAgainError
+from job.errors import GOES_ON, ExitCode, PreemptionError, TryAgainError
 from job.training.isolation import threads_divided
 from job.training.nodes import Nodes
 
 RENDEZVOUS_S = 1800
 """Timeout for the other nodes: machines come, and fetch the image, at different times."""
+
+LINGER_S = 15.0
+"""Wait of a node before it exits with 75: engines act on the first exit code, and another node's may be fatal."""
 
 
 def launch(words: list[str], device: str, nodes: Nodes) -> int:
@@ -29,7 +33,8 @@ def launch(words: list[str], device: str, nodes: Nodes) -> int:
     Without a device there is a process for each GPU of this node, or one.
 
     SIGTERM, SIGHUP and Ctrl-C are passed on; the processes have 30 s to commit and leave. A process killed by the
-    system or by a GPU library is no failure of the training. Raises `TryAgainError` if the nodes do not meet.
+    system or by a GPU library is no failure of the training. One of several nodes that is to try again lingers, so that
+    a node that failed for good exits first. Raises `TryAgainError` if the nodes do not meet.
     """
     num_processes = len(device.split(",")) if device else max(1, torch.cuda.device_count())
     passed_on = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
@@ -45,11 +50,9 @@ def launch(words: list[str], device: str, nodes: Nodes) -> int:
     )
     try:
         with threads_divided(num_processes):
-            elastic_launch(config, sys.executable)("-m", "job", *words)
-    except ChildFailedError as error:
-        failures = error.failures
-        exit_code = int((failures.get(0) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
-        return exit_code if exit_code >= 0 else PreemptionError.exit_code
+            exit_code = _run(config, words)
+        if nodes.number > 1 and exit_code == ExitCode.TRY_AGAIN:
+            time.sleep(LINGER_S)
     except SignalException:
         return PreemptionError.exit_code
     except (DistError, RendezvousError) as error:
@@ -57,6 +60,17 @@ def launch(words: list[str], device: str, nodes: Nodes) -> int:
             f"nodes: the {nodes.number} did not meet at {nodes.address}:{nodes.port}, "
             f"{str(error).partition(chr(10))[0].rstrip('.')}; let every node start and reach that port, {GOES_ON}"
         ) from error
+    return exit_code
+
+
+def _run(config: LaunchConfig, words: list[str]) -> int:
+    """Run a command of the job in this node's processes, and return the exit code of rank 0 or the first to fail."""
+    try:
+        elastic_launch(config, sys.executable)("-m", "job", *words)
+    except ChildFailedError as error:
+        failures = error.failures
+        exit_code = int((failures.get(0) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+        return exit_code if exit_code >= 0 else PreemptionError.exit_code
     return 0
 
 

@@ -25,6 +25,7 @@ from job.text import as_json
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
+from job.training.distributed import WORK_S
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.evaluation_record import harmonic_mean
 from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULTS, STATE
@@ -54,7 +55,7 @@ class Training:
         self.last: Weights
         self.best: Weights | None = None
         self.before_and_after: tuple[Row, Row]
-        """Metrics of the start weights, and of the best weights as read back from their file, after `run` in rank 0."""
+        """Metrics of the start weights, and of the best weights as read back from their file, after `run`."""
 
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
@@ -95,6 +96,7 @@ class Training:
             "num_train_images": trainer.batches.num_images,
             "num_val_images": len(trainer.test_loader.dataset),
             "num_threads": self.plan.num_threads,
+            "mosaic_stride": self.plan.mosaic_stride,
             "device": trainer.device.type,
             "world_size": self.plan.group.size,
         }
@@ -156,7 +158,7 @@ class Training:
         return digest_live(self.trainer)
 
     def run(self, callbacks: TrainingCallbacks) -> None:
-        """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
+        """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Raises `TrainingError` if a loss is not a number, and errors of `job.training.library_errors`; `PeerError` if
         another process is gone; `PreemptionError` if the callbacks end it, which have a snapshot of all that was done.
@@ -171,10 +173,10 @@ class Training:
                     self._train_epoch(callbacks)
                     self._close_epoch(self._validated(callbacks))
                     callbacks.on_epoch(self.progress.rows[-1], self.snapshot)
-                if self.plan.group.is_rank_zero:
-                    callbacks.enter(Phase.FINAL_EVALUATION)
-                    with callbacks.interruptible():
-                        self._evaluate_best()
+                callbacks.enter(Phase.FINAL_EVALUATION)
+                with callbacks.interruptible():
+                    self._evaluate_best()
+                    self._gather_evidence()
         except PreemptionError as notice:
             if notice.on_all_ranks:
                 with contextlib.suppress(PeerError):
@@ -196,11 +198,8 @@ class Training:
 
     def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
         callbacks.enter(Phase.VALIDATION)
-        before: Row = {}
-        if self.plan.group.is_rank_zero:
-            with callbacks.interruptible():
-                before, self.evaluation_before = self._evaluate(epoch=0)
-        before = self.plan.group.broadcast(before)
+        with callbacks.interruptible():
+            before, self.evaluation_before = self._evaluate(epoch=0)
         self.progress.before = before
         self.last = self._export()
         callbacks.on_epoch({"epoch": 0, **before}, self.snapshot)
@@ -255,12 +254,11 @@ class Training:
     def _validated(self, callbacks: TrainingCallbacks) -> Row:
         """Validate the trained epoch; a notice, or the loss of a peer, keeps the trained steps."""
         callbacks.enter(Phase.VALIDATION)
-        trainer, row = self.trainer, dict[str, float]()
+        trainer = self.trainer
         try:
             self._gather_evidence()
-            if self.plan.group.is_rank_zero:
-                with callbacks.interruptible():
-                    row = self._validate_epoch()
+            with callbacks.interruptible():
+                row = self._validate_epoch()
             decides = (row, trainer.fitness, trainer.best_fitness)
             row, trainer.fitness, trainer.best_fitness = self.plan.group.broadcast(decides)
         except (PreemptionError, PeerError):
@@ -270,7 +268,8 @@ class Training:
 
     def _validate_epoch(self) -> Row:
         trainer = self.trainer
-        self._require_finite(float(trainer.loss.detach()), "loss")
+        if self.plan.group.is_rank_zero:  # the others take its word
+            self._require_finite(float(trainer.loss.detach()), "loss")
         trainer.loss_names = tuple(trainer.loss_items)
         trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride", "class_weights"])
         trainer._clear_memory(0.5)  # noqa: SLF001 -- as the stock loop, against a peak of memory in validation
@@ -301,6 +300,7 @@ class Training:
         trainer.loss_names = LOSSES
         with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
+        seen = list(chain.from_iterable(self.plan.group.all_gather(seen, WORK_S)))
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
         return row, as_json(describe_validation(trainer.validator, seen, row).model_dump(mode="json"))
 
@@ -317,7 +317,7 @@ class Training:
         last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)
         after, evaluation = self._evaluate(last_epoch)
         (folder / EVALUATION).write_bytes(evaluation)
-        if trainer.args.plots:
+        if trainer.args.plots and self.plan.group.is_rank_zero:
             plot_results(file=folder / RESULTS)
         self.before_and_after = progress.before, after
 

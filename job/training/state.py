@@ -5,6 +5,7 @@ waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768
 full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
+import io
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.files import BEST, LAST, STATE
 from job.training.position import Position
 from job.training.trainer import Trainer
-from job.training.weights import Weights, digest_tensors, serialise
+from job.training.weights import Weights, digest_tensors
 
 Row = dict[str, float]
 """Metrics of one epoch, by the column names of Ultralytics' ``results.csv``."""
@@ -103,7 +104,9 @@ class Snapshot:
                 f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        files = {STATE: serialise(self.state)}
+        in_memory = io.BytesIO()  # torch hides an error of the disk behind one of its own
+        torch.save(self.state, in_memory)
+        files: dict[str, bytes | memoryview] = {STATE: in_memory.getbuffer()}
         if self.best is not None:
             files[BEST] = self.best.to_bytes()
         files |= {LAST: self.last.to_bytes(), **self.texts}

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils.patches import imread
 
+from job.training.decoding import imread
+from job.training.distributed_validation import DistributedValidator
 from job.training.tiled_detection import Detections, with_tiles
 from job.training.tiles import tiles_of
 
 
-class TiledValidator(DetectionValidator):
+class TiledValidator(DistributedValidator):
     """Ultralytics' validator, which looks at tiles besides."""
 
     tile_size: int

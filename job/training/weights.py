@@ -270,13 +270,6 @@ class Weights:
         return _saved({"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries})
 
 
-def serialise(content: object) -> bytes:
-    """Return the file that ``torch.save`` writes."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
 def _saved(checkpoint: dict[str, object]) -> bytes:
     origin = {
         "date": datetime.now().astimezone().isoformat(),
@@ -284,7 +277,9 @@ def _saved(checkpoint: dict[str, object]) -> bytes:
         "license": "AGPL-3.0 License (https://ultralytics.com/license)",
         "docs": "https://docs.ultralytics.com",
     }
-    return serialise(checkpoint | origin)
+    file = io.BytesIO()
+    torch.save(checkpoint | origin, file)
+    return file.getvalue()
 
 
 def _figures(found: object) -> dict[str, object]:

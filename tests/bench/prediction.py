@@ -6,13 +6,12 @@ All search the same pictures with the same weights and arguments, taking turns, 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.training import spread
+from tests.bench.rows import print_row, ratios, spread
 from tests.support.cli_process import ROOT
 from tests.support.learned_weights import learn
 from tests.support.predicting import make_finished_run
@@ -128,19 +127,18 @@ def main() -> None:
             for name in sorted(turns, reverse=bool(pair % 2)):
                 found[name].append(turns[name]())
     stock, ours, whole = ([rate for rate, _ in found[name]] for name in turns)
-    print(
-        f"{NUM_PICTURES} pictures of {PX} px at {IMGSZ} px, {pairs} pairs: stock {spread(stock, 1)} pictures/s, ours "
-        f"{spread(ours, 1)}, ours / stock {spread([one / other for one, other in zip(ours, stock, strict=True)])}"
+    print_row(
+        f"pictures/s of {PX} px at {IMGSZ} px, {NUM_PICTURES} in all, ours / stock",
+        ratios(ours, stock),
+        f"other programs ran; stock {spread(stock, 1)} pictures/s, ours {spread(ours, 1)}",
     )
-    cost_s = statistics.median(
-        NUM_PICTURES * (1 / one - 1 / other) / (NUM_PICTURES / SHARD - 1)
-        for one, other in zip(ours, whole, strict=True)
-    )
-    print(
-        f"  with {NUM_PICTURES // SHARD} shards / with one: "
-        f"{spread([one / other for one, other in zip(ours, whole, strict=True)])}; a shard more takes "
-        f"{1000 * cost_s:.0f} ms, and the final files {statistics.median(s for _, s in found['ours']):.1f} s once"
-    )
+    num_shards = NUM_PICTURES // SHARD
+    print_row(f"the same with {num_shards} shards / with one", ratios(ours, whole), "other programs ran")
+    cost_ms = [
+        1000 * NUM_PICTURES * (1 / one - 1 / other) / (num_shards - 1) for one, other in zip(ours, whole, strict=True)
+    ]
+    print_row("a shard more takes, in ms", cost_ms, "its range holds 0", digits=0)
+    print_row("the final files take, in s, once", [s for _, s in found["ours"]], "the disk was busy", digits=1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from job.cloud.policy import budget, decide
 from job.cloud.settings import Settings
 from job.cloud.status import Attempt, BatchJob, History, SubmissionStatus
 from job.cloud.submission import Placement, Submission
-from job.errors import LOST_MACHINE, TIME_LIMIT, EndReason
+from job.errors import PREEMPTED, TIME_LIMIT, EndReason
 from job.goodput import Phase
 from job.runs.cost import AttemptCost, RunCost
 from job.runs.records import CheckpointId, Price
@@ -27,8 +27,6 @@ from job.text import HOUR
 
 MACHINE = find_machine("l4")
 """The machine with a price on record."""
-
-PREEMPTED = min(LOST_MACHINE)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -183,6 +181,7 @@ class Simulation:
         job = BatchJob(
             uid="simulation",
             state="FAILED" if self._done_s < self._durations.work_s else "SUCCEEDED",
+            created_at=scheduled_at,
             scheduled_at=scheduled_at,
             waiting_since=None,
             ended_at=self._now,

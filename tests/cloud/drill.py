@@ -6,15 +6,12 @@ and its supervisor, and has to end with the tensors of an undisturbed run.
 """
 
 import os
-import random
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, chdir
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from unittest.mock import patch
 
 import yaml
@@ -25,35 +22,18 @@ from job.cloud.allowance import load_allowance
 from job.cloud.batch import Batch
 from job.cloud.status import History
 from job.cloud.supervisor import Supervisor
-from job.runs.records import CheckpointId
+from job.errors import UsageError
 from job.runs.run import Run
-from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
-from tests.support.attempt_records import final_tensors
+from tests.cloud.nodes_drill import NodesDrill
+from tests.cloud.rehearsal import PREEMPTED_RUN, UNTOUCHED_RUN, Rehearsal
 from tests.support.cli_process import TIMEOUT_S, job, kill, messages, start_job, wait_until
-from tests.support.emulator import running_emulator
 from tests.support.fake_batch import PREEMPTED, FakeBatch, FakeJob, running_batch
 from tests.support.fake_google_project import running_project
 from tests.support.fake_metadata_server import running_metadata_server
-from tests.support.tiny_dataset import make_tiny_dataset
-
-PREEMPTED_RUN, UNTOUCHED_RUN = "drill", "untouched"
 
 FULL_NOTICE_S = 30.0
 """What a Spot machine has; a shorter one may end in the middle of the last checkpoint."""
-
-EPOCHS_PER_KILL, SPARE_EPOCHS = 1.5, 3
-"""Long enough that the run is not finished before the last kill: three of four attempts train, until their first
-checkpoint is seen and then for up to half an epoch."""
-
-KILL_EVERY = 4
-"""Each fourth kill strikes while the attempt starts, the others once it has trained."""
-
-WORDS = (
-    *("--model", "yolo11n.yaml", "--imgsz", "64", "--batch", "4", "--nbs", "16", "--warmup-epochs", "0"),
-    *("--plots", "false", "--workers", "0", "--device", "cpu", "--checkpoint-every", "1"),
-)
-"""Small, with gradients that wait for an optimizer step at most checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -76,52 +56,36 @@ class Preemption:
         return f"{when}, {notice}"
 
 
-class Drill:
-    """One run that is preempted a number of times, and one that is not."""
+class Drill(Rehearsal):
+    """The rehearsal on Cloud Batch, with a supervisor that is killed as well."""
 
     def __init__(self, recipe: str, num_preemptions: int, seed: int, say: Callable[..., None] = print) -> None:
-        self.recipe, self.num_preemptions, self.say = recipe, num_preemptions, say
-        self.chance = random.Random(seed)  # noqa: S311 -- not for secrets
+        super().__init__(recipe, num_preemptions, seed, say)
         self.preemptions: list[Preemption] = []
         self.trouble: list[BaseException] = []
-        self.store = None
         self.batch: FakeBatch = None
 
     def run(self) -> History:
         """Carry it out, and return what is known of the preempted run at its end."""
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drill-")))
-            stack.enter_context(chdir(folder))
-            emulator = stack.enter_context(running_emulator())
+            folder = stack.enter_context(self._prepared())
             metadata = stack.enter_context(running_metadata_server())
 
             def new_machine():
                 metadata.set("instance/preempted", "FALSE")
                 return metadata.env, metadata.preempt
 
-            (folder / "machines").mkdir()
-            environment = {
-                **emulator.env,
-                "NO_GCE_CHECK": "true",
-                "OMP_NUM_THREADS": "1",
-                "WANDB_MODE": "disabled",
-            }
             self.batch = FakeBatch(
                 folder / "machines",
-                environment=environment,
+                environment=self.environment,
                 engine=os.environ.get("CONTAINER_ENGINE") if os.environ.get("IMAGE") else None,
                 image=os.environ.get("IMAGE"),
                 metadata=new_machine,
             )
             stack.enter_context(running_batch(self.batch))
             project = stack.enter_context(running_project())
-            location = emulator.make_bucket()
-            hosts = {"BATCH_EMULATOR_HOST": self.batch.host, **project.env}
-            stack.enter_context(patch.dict(os.environ, {**environment, "JOB_BUCKET": location, **hosts}))
-            self.store = open_store(location)
+            stack.enter_context(patch.dict(os.environ, {"BATCH_EMULATOR_HOST": self.batch.host, **project.env}))
             (folder / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "wandb_secret": None}))
-            tiny = make_tiny_dataset(folder / "tiny", num_train=22, num_val=4)
-            assert main(["data", "push", str(tiny), "--dataset", "tiny"]) == 0
             self._straight()
             self._preempted()
             supervisor = Supervisor(
@@ -132,8 +96,8 @@ class Drill:
         return history
 
     def _submit(self, run: str) -> None:
-        epochs = str(int(EPOCHS_PER_KILL * self.num_preemptions) + SPARE_EPOCHS)
-        assert main(["submit", "--recipe", self.recipe, *WORDS, "--epochs", epochs, "--run", run]) == 0
+        words = ("--model", "yolo11n.yaml", "--device", "cpu", *self.words)
+        assert main(["submit", "--recipe", self.recipe, *words, "--run", run]) == 0
 
     def _straight(self) -> None:
         started = time.monotonic()
@@ -165,11 +129,9 @@ class Drill:
             for number in range(self.num_preemptions):
                 newest = max(Run(self.store, PREEMPTED_RUN).attempt_numbers(), default=0)
                 fake = self._machine()
-                if number % KILL_EVERY == KILL_EVERY - 1:
-                    trained, wait_s = False, self.chance.uniform(0.0, 5.0)
-                else:
+                trained, wait_s = self._kill_trains(number)
+                if trained:
                     self._wait_for_checkpoint(newest)
-                    trained, wait_s = True, self.chance.uniform(0.0, self._epoch_s() / 2)
                 notice_s = [None, self.chance.uniform(0.1, 1.5), FULL_NOTICE_S][number % 3]
                 code = PREEMPTED if self.chance.random() < 0.8 else None
                 time.sleep(wait_s)
@@ -181,11 +143,6 @@ class Drill:
         except BaseException as error:
             self.trouble.append(error)
             raise
-
-    def _epoch_s(self) -> float:
-        """Return how long the untouched run took for an epoch."""
-        final = Run(self.store, UNTOUCHED_RUN).final()
-        return final.train_s / final.num_epochs
 
     def _has_ended(self) -> bool:
         """Whether the newest attempt has recorded its end, so that all it does is wait."""
@@ -206,29 +163,14 @@ class Drill:
         assert found is not None
         return found
 
-    def _wait_for_checkpoint(self, after: int) -> None:
-        """Wait until an attempt after that one has committed a checkpoint."""
-        prefix = f"runs/{PREEMPTED_RUN}/checkpoints/"
-
-        def reached() -> bool:
-            names = [stored.key.removeprefix(prefix).split("/") for stored in self.store.list(prefix)]
-            committed = [CheckpointId.parse(name) for name, file in names if file == "manifest.json"]
-            return any(checkpoint and checkpoint.attempt > after for checkpoint in committed)
-
-        wait_until(reached)
-
     def _check(self, history: History) -> None:
         """Compare the two runs."""
-        finals = {name: Run(self.store, name).final() for name in (UNTOUCHED_RUN, PREEMPTED_RUN)}
-        tensors = [final_tensors(final) for final in finals.values()]
         self.say("\n".join(attempt_lines(history.attempts)))
         self.say(
             f"{len(history.submissions)} submissions, {history.num_preemptions} preemptions, "
             f"{history.num_crashes} crashes"
         )
-        for name, found in zip(finals, tensors, strict=True):
-            self.say(f"{name:10} {', '.join(f'{file} {digest[:16]}' for file, digest in found.items())}")
-        assert tensors[0] == tensors[1], "the preempted run ended with other tensors"
+        self._compare()
         assert len(self.preemptions) == self.num_preemptions
         recorded = sum(attempt.reason == "preempted" for attempt in history.attempts)
         assert recorded >= sum(entry.noticed and entry.trained for entry in self.preemptions), "a notice was not obeyed"
@@ -236,13 +178,35 @@ class Drill:
         assert history.num_crashes == 0
         assert len(history.submissions) == 1 + self.num_preemptions // 11  # the first try and Batch's ten retries
 
-    def _said(self) -> str:
-        """Return the last lines of the machines' logs."""
-        logs = sorted((Path.cwd() / "machines").glob("*.log"), key=lambda path: path.stat().st_mtime)
-        return "\n".join(path.read_text(errors="replace")[-2000:] for path in logs[-2:])
+
+def chosen_drill(recipe: str, preemptions: str, nodes: str, seed: str) -> Rehearsal:
+    """Return the drill that ``make drill`` asks for; raises `UsageError` with every word that is wrong."""
+    problems = [
+        f"{name}: must be a whole number, got {text!r}"
+        for name, text in (("PREEMPTIONS", preemptions), ("the seed in ARGS", seed))
+        if not (text.isascii() and text.isdecimal())
+    ]
+    if nodes not in {"1", "2"}:
+        problems.append(f"NODES: must be 1, by Cloud Batch, or 2, by SkyPilot, got {nodes!r}")
+    if nodes == "2" and os.environ.get("IMAGE"):
+        problems.append("IMAGE: two nodes are processes here, got an image; leave it out")
+    if problems:
+        raise UsageError("make drill: cannot be carried out; correct its variables", problems)
+    return (NodesDrill if nodes == "2" else Drill)(recipe, int(preemptions), int(seed))
+
+
+def run_drill(words: Sequence[str]) -> None:
+    """Carry out the drill that some words ask for."""
+    recipe, preemptions, nodes, *seed = words
+    began = time.monotonic()
+    try:
+        drill = chosen_drill(recipe, preemptions, nodes, *(seed or [str(int(time.time()))]))
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    drill.run()
+    print(f"PASS in {time.monotonic() - began:.0f} s: the run ended with the tensors of an undisturbed one")
 
 
 if __name__ == "__main__":
-    began = time.monotonic()
-    Drill(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())).run()
-    print(f"PASS in {time.monotonic() - began:.0f} s: the run ended with the tensors of an undisturbed one")
+    run_drill(sys.argv[1:])

@@ -11,7 +11,7 @@ from job.cloud.machine_types import IMAGE_CUDA
 from job.cloud.rights_checks import WRITES_NO_COMMAND
 from job.cloud.submission import Submissions
 from job.storage.open_store import open_store
-from tests.cloud.conftest import SETTINGS
+from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.fake_google_project import ACCOUNT, FakeProject, binding
 
 FAULTS = {
@@ -188,9 +188,9 @@ def test_the_quota_has_to_hold_all_gpus_of_a_machine(cloud, capsys):
     assert "us-central1: PREEMPTIBLE_NVIDIA_L4_GPUS is 2, 1 in use, 4 needed" in said
 
 
-def findings_of(cloud, capsys, subject):
+def findings_of(cloud, capsys, subject, *words):
     """Return grade and text of a subject's findings."""
-    assert main(["doctor", "--cloud", "--json"]) == 0
+    assert main(["doctor", "--cloud", "--json", *words]) == 0
     findings = json.loads(capsys.readouterr().out)
     return [(finding["grade"], finding["found"]) for finding in findings if finding["subject"] == subject]
 
@@ -199,10 +199,51 @@ def test_a_quota_in_use_is_waited_for_and_one_without_a_limit_suffices(cloud, ca
     """A run may be submitted while another one has the GPU; a limit of -1 is none."""
     cloud.project.quotas.update(GPUS_ALL_REGIONS=[1.0, 1.0])
     cloud.project.region_quotas.update(PREEMPTIBLE_NVIDIA_L4_GPUS=[-1.0, 3.0])
-    (grade, everywhere), (here_grade, here) = findings_of(cloud, capsys, "GPU quota")
+    (grade, everywhere), (here_grade, here), _ = findings_of(cloud, capsys, "GPU quota")
     assert (grade, here_grade) == ("warn", "ok")
     assert "GPUS_ALL_REGIONS is 1, 1 in use, 1 needed; it waits" in everywhere
     assert "PREEMPTIBLE_NVIDIA_L4_GPUS is inf, 3 in use" in here
+
+
+def test_the_quota_of_on_demand_is_told_and_missed_if_there_is_a_deadline(cloud, capsys):
+    """A run on Spot needs it only when it would be late."""
+    told = "us-central1: NVIDIA_L4_GPUS is 0, 0 in use, 1 needed on demand"
+    assert findings_of(cloud, capsys, "GPU quota")[-1] == ("ok", f"{told}, to which only a --deadline leads")
+    cloud.script(["hold"])
+    assert cloud.submit("--deadline", "12h") == 0
+    assert f"GPU quota: {told}, where a run that is late would wait; ask for more; https" in capsys.readouterr().err
+    cloud.project.region_quotas["NVIDIA_L4_GPUS"] = [1.0, 0.0]
+    assert findings_of(cloud, capsys, "GPU quota")[-1] == (
+        "ok",
+        told.replace("is 0", "is 1").removesuffix(" on demand"),
+    )
+    assert len(findings_of(cloud, capsys, "GPU quota", "--machine", "h100")) == 2
+
+
+def test_places_that_a_run_may_move_to_are_checked(cloud, capsys, tmp_path):
+    """Quota and zones of other regions and machines are told; what is lacking there is a warning, and stops nothing."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
+    for name in ("g2-standard-8", "nvidia-l4"):
+        cloud.project.zones[name].append("us-east1-b")
+    machines = ("--machine", "l4,t4")
+    places = findings_of(cloud, capsys, "other places", *machines)
+    assert [grade for grade, _ in places] == ["ok", "ok", "warn"]
+    assert places[0][1].startswith(
+        "g2-standard-8 in us-east1, Spot; us-east1: PREEMPTIBLE_NVIDIA_L4_GPUS is 8, 0 in use"
+    )
+    assert places[2][1] == (
+        "n1-standard-8 in us-east1, Spot: a run that moves there waits in vain, no zone of us-east1 has n1-standard-8 "
+        "with nvidia-tesla-t4"
+    )
+    cloud.project.quotas_of["us-east1"] = {"PREEMPTIBLE_NVIDIA_L4_GPUS": [0.0, 0.0]}
+    assert "in vain, us-east1: PREEMPTIBLE_NVIDIA_L4_GPUS is 0, 0 in use, 1 needed" in findings_of(
+        cloud, capsys, "other places", *machines)[0][1]  # fmt: skip
+    assert findings_of(cloud, capsys, "regions")[-1] == (
+        "warn", f"{cloud.bucket} is in us-central1, and each start of a run that moves to us-east1 pays for the way"
+    )  # fmt: skip
+    assert [text.split()[0] for _, text in findings_of(cloud, capsys, "price", *machines)] == ["g2-standard-8:", "that"]
+    assert main(["doctor", "--vm", "--json"]) == 0
+    assert "other places" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,18 @@ def test_jobs_that_never_get_a_machine_end_the_run_with_the_words_of_batch(cloud
     assert len(cloud.batch.jobs) == 3
 
 
+def test_flex_start_is_queued_for_again_when_its_queue_gave_nothing(cloud):
+    """Four jobs that Batch gives up in its queue are followed by a fifth, which trains; none of them costs hours."""
+    cloud.script(["finish"])
+    cloud.batch.num_to_expire = 4
+    assert cloud.submit("--machine", "a100", "--flex-start") == 0
+    assert cloud.supervise() == 0
+    assert len(cloud.batch.jobs) == 5
+    assert {submission.placement.provisioning for submission in Submissions(cloud.run).list()} == {"flex_start"}
+    history = supervisor(cloud).history()
+    assert [seen.worst_s(history.now, going_on=True) for seen in history.submissions[:4]] == [0, 0, 0, 0]
+
+
 def test_a_job_that_never_starts_its_container_is_not_made_for_ever(cloud, capsys):
     """A container that the engine cannot run (125) in one job after another is no preemption."""
     cloud.script(["exit 125"])

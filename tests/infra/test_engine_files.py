@@ -1,5 +1,6 @@
 """Files for other engines, SkyPilot and Kubernetes, as those read them."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,13 +19,23 @@ from tests.support.stub_programs import Programs
 JOBSET, SKY = ROOT / "infra/kubernetes/jobset.yaml", ROOT / "infra/skypilot/train.yaml"
 SCREEN = 50
 
-READ_TASK = """
-import sky, sys, yaml
-given = [("BUCKET", "gs://b"), ("IMAGE", "r/i@sha256:0")]
-task = sky.Task.from_yaml_config(yaml.safe_load(sys.stdin), env_overrides=given)
-[resources] = task.resources
-print(task.num_nodes, resources.use_spot, *resources.accelerators)
+READ_TASKS = """
+import json, sky, sys, yaml
+from sky.server import plugins
+
+plugins.load_plugins(plugins.ExtensionContext())
+given, answers = [("BUCKET", "gs://b"), ("IMAGE", "r/i@sha256:0")], []
+for text in json.load(sys.stdin):
+    try:
+        task = sky.Task.from_yaml_config(yaml.safe_load(text), env_overrides=given)
+    except sky.exceptions.InvalidSkyPilotConfigError as error:
+        answers.append(str(error))
+    else:
+        [resources] = task.resources
+        answers.append([task.num_nodes, resources.use_spot, *resources.accelerators])
+print(json.dumps(answers))
 """
+"""Tasks of standard input, as SkyPilot's server reads them: its client lets unknown fields of a recovery pass."""
 
 
 def jobset():
@@ -36,6 +47,7 @@ def test_kubernetes_knows_every_field_of_the_jobset():
     """Kubeflow's models of JobSet and of pods, generated from their published schemas, take each field and keep it."""
     read = JobsetV1alpha2JobSet.from_dict(jobset())
     assert read.to_dict() == jobset()
+    assert (jobset()["apiVersion"], jobset()["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
 
 
 def test_a_field_that_kubernetes_does_not_know_would_be_noticed():
@@ -82,24 +94,29 @@ def test_the_command_of_the_jobset_exists():
 
 @pytest.mark.skipif(shutil.which("sky") is None, reason="needs sky; .ci/run installs it")
 def test_skypilot_reads_the_task(tmp_path):
-    """SkyPilot's own client takes the file, and refuses one with a field that it does not know."""
-    python = Path(shutil.which("sky")).read_text().splitlines()[0].removeprefix("#!")
-
-    def read(text):
-        return subprocess.run(
-            [python, "-c", READ_TASK],
-            input=text,
-            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-
-    done = read(SKY.read_text())
-    assert done.stdout.splitlines()[-1:] == ["1 True L4"], done.stderr
-    assert "did you mean 'num_nodes'" in read(SKY.read_text().replace("num_nodes", "num_node")).stderr
+    """SkyPilot takes the file, and refuses one with a field that it does not know, at the top and of the recovery."""
+    python, text = Path(shutil.which("sky")).read_text().splitlines()[0].removeprefix("#!"), SKY.read_text()
+    texts = [text, text.replace("num_nodes", "num_node"), text.replace("recover_on_exit_codes", "recover_on_exit_code")]
+    done = subprocess.run(
+        [python, "-c", READ_TASKS],
+        input=json.dumps(texts),
+        env={
+            "HOME": str(tmp_path),
+            "PATH": "/usr/bin:/bin",
+            "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+            "IS_SKYPILOT_SERVER": "true",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    right, top, recovery = json.loads(done.stdout.splitlines()[-1])
+    assert right == [1, True, "L4"]
+    assert "did you mean 'num_nodes'" in top
+    assert "recover_on_exit_code" in recovery
 
 
 def test_the_task_starts_the_container_with_the_nodes(tmp_path):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from job.cli.app import main
 from job.storage.open_store import open_store
@@ -43,6 +44,9 @@ for part, answer in answers.items():
 """
 """Answers a command that has a part with a text, or ends with a code."""
 
+
+OTHER_ZONES = "--on-repair-allow-changing-zone"
+"""A flag of gcloud 576, of July 2026, and later."""
 
 TOKEN = "ya29.of-the-submitter"  # noqa: S105 -- made up
 LOGIN = ["auth", "application-default", "print-access-token"]
@@ -188,6 +192,19 @@ def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
     assert f"job {command}" in done.stdout
 
 
+def test_vm_up_lets_the_group_change_zones(desk):
+    """A preempted machine may come back in another zone; an older gcloud, which cannot say so, still starts it."""
+    words = ["vm-up", "RECIPE=A", f"IMAGE={IMAGE}"]
+    assert desk.make(*words).returncode == 0
+    allow = desk.commands[1]
+    assert allow[:5] == ["compute", "instance-groups", "managed", "update", "yolo-train-vm"]
+    assert allow[-2:] == [OTHER_ZONES, "YES"]
+    desk.answer({OTHER_ZONES: 2})
+    done = desk.make(*words)
+    assert (done.returncode, desk.commands[-1][3]) == (0, "resize")
+    assert "comes back in its own zone alone" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "hours"),
     [([], 50 / 0.35), (["MAX_USD=7"], 20), (["NO_LIMIT=1"], None)],
@@ -293,9 +310,11 @@ STATE, MADE = "scheduler jobs list", "run jobs list"
 
 
 def test_supervise_up_makes_job_and_schedule_and_looks_once(desk):
-    """The job gets one look at the run as its command, with Terraform's settings; a schedule starts it, and so does the
-    target, once.
+    """The job gets one look at the run as its command, with the settings that a submission here has; a schedule starts
+    it, and so does the target, once.
     """
+    own = {"prices": {"a2-highgpu-1g": {"spot": 1.5}}, "max_usd": 200, "notify": "https://example.org/secret"}
+    (desk.folder / "cloud.yaml").write_text(yaml.safe_dump(own))
     done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}", "MAX_USD=7")
     assert done.returncode == 0, done.stderr
     asked, deploy, create, execute, _ = desk.commands
@@ -306,12 +325,15 @@ def test_supervise_up_makes_job_and_schedule_and_looks_once(desk):
     assert deploy[deploy.index("--service-account") + 1] == account
     assert "--clear-secrets" in deploy
     schedule = "projects/demo-project/locations/us-central1/jobs/yolo-train-supervisor"
-    assert deploy[deploy.index("--args") + 1].removeprefix("^|^").split("|") == [
-        *("supervise", "zebra", "--once", f"--schedule={schedule}", f"--bucket={OUTPUTS['bucket']}"),
-        *("--project=demo-project", "--region=us-central1", f"--network={OUTPUTS['network']}"),
-        *(f"--subnetwork={OUTPUTS['subnetwork']}", f"--service-account={OUTPUTS['runtime_service_account']}"),
-        *("--max-usd=7", f"--image={image}"),
-    ]
+    *words, settings = deploy[deploy.index("--args") + 1].removeprefix("^|^").split("|")
+    assert words == ["supervise", "zebra", "--once", f"--schedule={schedule}", "--max-usd=7"]
+    assert json.loads(settings.removeprefix("--settings=")) == {
+        **{
+            name: OUTPUTS[name] for name in ("bucket", "project", "region", "network", "subnetwork", "image_repository")
+        },
+        "service_account": OUTPUTS["runtime_service_account"],
+        **{name: own[name] for name in ("prices", "max_usd")},
+    }
     assert create[:5] == ["scheduler", "jobs", "create", "http", "yolo-train-supervisor"]
     assert create[create.index("--uri") + 1] == f"https://run.googleapis.com/v2/{schedule}:run"
     assert create[create.index("--oauth-service-account-email") + 1] == account
@@ -324,9 +346,18 @@ def test_the_arguments_of_the_supervisor_are_understood(desk, cloud_bucket, caps
     assert desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}", "NO_LIMIT=1").returncode == 0
     deploy = desk.commands[1]
     words = deploy[deploy.index("--args") + 1].removeprefix("^|^").split("|")
-    assert {"--no-limit", "--wandb-secret=projects/1/secrets/key/versions/7"} < set(words)
+    assert "--no-limit" in words
     assert main(words) == 65
     assert "zebra" in capsys.readouterr().err
+
+
+def test_supervise_up_refuses_settings_that_are_wrong(desk):
+    """A cloud.yaml that no submission could be made with makes no supervisor."""
+    (desk.folder / "cloud.yaml").write_text("prices: {g2-standard-8: {sopt: 0.3}}\n")
+    done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}")
+    assert "prices.g2-standard-8.sopt: must be one of spot, flex_start, on_demand" in done.stderr
+    assert "Error 78" in done.stderr
+    assert desk.commands == []
 
 
 def test_the_webhook_of_the_supervisor_is_a_secret(desk):
@@ -541,8 +572,9 @@ def test_gcloud_knows_every_command(desk, tmp_path):
     for target in ("supervise-down", "vm-status", "vm-down", "down"):
         desk.make(target)
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
-    assert len(desk.commands) == 13 + 4 + 6 + 5
-    for words in [*desk.commands, ["compute", "instances", "list", "--no-such-flag"]]:
+    assert len(desk.commands) == 14 + 4 + 6 + 5
+    commands = [words for words in desk.commands if OTHER_ZONES not in words]
+    for words in [*commands, ["compute", "instances", "list", "--no-such-flag"]]:
         done = subprocess.run(
             ["gcloud", *words], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )

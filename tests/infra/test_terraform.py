@@ -4,14 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 
 import pytest
 
 from tests.support.cli_process import ROOT, TIMEOUT_S
-from tests.support.terraform import Infrastructure, needs_terraform
+from tests.support.terraform import STUB, Infrastructure, needs_terraform
 
 KEY = "k" * 40
 INFRA = ROOT / "infra"
+LOCK = ".terraform.lock.hcl"
 
 
 @needs_terraform
@@ -21,6 +23,34 @@ def test_the_configuration_is_valid_and_keeps_its_rules(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     rules = re.findall(r'^run "(\w+)"', "".join(path.read_text() for path in INFRA.glob("tests/*.hcl")), re.MULTILINE)
     assert f"{len(rules)} passed, 0 failed" in done.stdout
+
+
+@needs_terraform
+def test_the_lock_file_is_of_the_provider_that_is_tested():
+    """The version that is installed is the one whose schema the rules are tested against, within the range."""
+    tested = json.loads((STUB.parent.parent / "data/schema.json").read_text())["provider_version"]
+    lock = (INFRA / LOCK).read_text()
+    assert re.findall(r'^  version     = "(.*)"', lock, re.MULTILINE) == [tested]
+    (constraint,) = re.findall(r'^  constraints = "(.*)"', lock, re.MULTILINE)
+    assert f'version = "{constraint}"' in (INFRA / "versions.tf").read_text()
+
+
+@needs_terraform
+def test_a_provider_that_is_not_in_the_lock_file_is_refused(tmp_path, monkeypatch):
+    """An archive under the provider's name and version is not installed if its checksum is another one."""
+    infrastructure = Infrastructure(tmp_path)
+    shutil.copy(INFRA / LOCK, infrastructure.folder)
+    folder = tmp_path / "mirror/registry.terraform.io/hashicorp/google"
+    folder.mkdir(parents=True)
+    system = json.loads(infrastructure.run("terraform", "version", "-json").stdout)["platform"]
+    with zipfile.ZipFile(folder / f"terraform-provider-google_6.50.0_{system}.zip", "w") as archive:
+        archive.writestr("terraform-provider-google_v6.50.0_x5", "not the provider")
+    settings = tmp_path / "terraform.tfrc"
+    settings.write_text(f'provider_installation {{\n  filesystem_mirror {{ path = "{tmp_path / "mirror"}" }}\n}}\n')
+    monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(settings))
+    done = infrastructure.provision("plan", "-no-color")
+    assert done.returncode == 1
+    assert "doesn't match any of the checksums previously recorded" in " ".join(done.stderr.split())
 
 
 def test_each_validation_is_tested_by_a_value_that_it_refuses():

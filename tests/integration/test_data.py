@@ -6,9 +6,11 @@ import zipfile
 
 import pytest
 
+from job.datasets.decoded_images import DecodedImages
 from job.storage.open_store import open_store
-from tests.support.bucket import run_in
-from tests.support.cli_process import job
+from tests.support.bucket import make_bucket, run_in
+from tests.support.cli_process import TIMEOUT_S, job, start_job
+from tests.support.decoding_cli import DECODED
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
@@ -79,3 +81,20 @@ def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
     assert (record.start.point.run, record.start.transfer["left_out"]) == ("yolov11_kenya", [])
     done = job("evaluate", "yolov11_kenya", "--bucket", bucket)
     assert "finds nothing right on the validation split" in done.stderr  # of one epoch; it was looked at
+
+
+def test_a_second_machine_decodes_no_picture_again(tmp_path):
+    """What the first machine has decoded before its training, another one takes from the bucket."""
+    bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2), tmp_path / "bucket")
+    DecodedImages(open_store(bucket), "tiny").forget()  # what the push has recorded
+    for machine, num_decoded in (("one", 6), ("two", 0)):
+        noted = tmp_path / f"decoded-{machine}"
+        noted.touch()
+        process = start_job(
+            *(*TRAIN, "--bucket", bucket, "--workdir", tmp_path / machine, "--run", machine),
+            program="tests.support.decoding_cli",
+            **{DECODED: noted},
+        )
+        said = process.communicate(timeout=TIMEOUT_S)[1]
+        assert process.returncode == 0, said
+        assert len(noted.read_text().splitlines()) == num_decoded

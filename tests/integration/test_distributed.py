@@ -1,6 +1,5 @@
 """Distributed training on CPUs: killed, stopped, and on two machines."""
 
-import socket
 import subprocess
 import sys
 
@@ -8,7 +7,16 @@ import pytest
 
 from job.runs import checkpoint
 from tests.support.bucket import ends_of, run_in
-from tests.support.cli_process import SOON_S, TIMEOUT_S, job, start_job, surroundings, take_machine, wait_until
+from tests.support.cli_process import (
+    SOON_S,
+    TIMEOUT_S,
+    free_port,
+    job,
+    start_job,
+    surroundings,
+    take_machine,
+    wait_until,
+)
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ALONE = (
@@ -123,13 +131,6 @@ def start_on_machine(words, bucket, tmp_path, number, trace, environment):
         text=True,
         start_new_session=True,
     )
-
-
-def free_port():
-    """Return a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("words", [["recipes", "list"], ["recipes", "show", "nothing"]])

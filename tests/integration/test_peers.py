@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from job.runs import checkpoint
@@ -15,9 +16,8 @@ from job.runs.run import Run
 from job.storage.open_store import open_store
 from job.training import distributed, launch
 from job.training.nodes import Nodes
-from tests.integration.test_distributed import free_port
 from tests.support.bucket import make_bucket
-from tests.support.cli_process import ROOT, TIMEOUT_S, start_job, surroundings, wait_until
+from tests.support.cli_process import ROOT, TIMEOUT_S, free_port, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TOGETHER = """
@@ -126,8 +126,8 @@ def second_of(launcher):
     raise AssertionError("there is none")
 
 
-def launched(monkeypatch, ends):
-    """Return the error of the launcher and its configuration, with these ends of its processes."""
+def launched(monkeypatch, ends, nodes=Nodes()):  # noqa: B008 -- it is frozen
+    """Return the exit code of the launcher and its configuration, with these ends of its processes."""
     seen = []
 
     def elastic_launch(config, _program):
@@ -146,7 +146,7 @@ def launched(monkeypatch, ends):
 
     monkeypatch.setattr(launch, "elastic_launch", elastic_launch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return launch.launch(["train"], "0,1", Nodes()), seen[0]
+    return launch.launch(["train"], "0,1", nodes), seen[0]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,25 @@ def launched(monkeypatch, ends):
 def test_the_command_ends_as_the_first_process_does(monkeypatch, ends, exit_code):
     """A process that was killed, by the system or by its library of the GPU, is no failure of the training."""
     assert launched(monkeypatch, ends)[0] == exit_code
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "number", "lingers"), [(75, 2, True), (-9, 2, True), (65, 2, False), (78, 2, False), (75, 1, False)]
+)
+def test_a_node_that_lost_another_lets_it_exit_first(monkeypatch, exit_code, number, lingers):
+    """SkyPilot recovers a job whose first exit code is 75, and a JobSet restarts it: a node that failed for good is
+    not outrun by one that lost it, and a signal ends the wait.
+    """
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        raise SignalException("terminated", sigval=signal.SIGTERM)
+
+    monkeypatch.setattr(launch.time, "sleep", sleep)
+    code, _ = launched(monkeypatch, {1: exit_code}, Nodes(number, number - 1, "localhost", 29500))
+    assert code == (exit_code if exit_code > 0 else 75)
+    assert bool(waits) is lingers
 
 
 @pytest.mark.parametrize("ignored", [False, True])

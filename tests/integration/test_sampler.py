@@ -4,6 +4,7 @@ import collections
 import hashlib
 import multiprocessing
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,15 +42,39 @@ def make_trainer(confined, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampling")
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(workers=0, seed=0, num_train=18, **train):
+    def make(workers=0, seed=0, num_train=18, mosaic_stride=8, **train):
         data = folder / f"of-{num_train}"
         yaml = data / "data.yaml"
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers))
+        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers)
+        return Trainer(replace(plan, mosaic_stride=mosaic_stride))
 
     return make
+
+
+@pytest.fixture
+def num_decodes(sampler, make_trainer, monkeypatch):
+    """A function that has an epoch of 400 images made by some workers, and returns how many images are decoded."""
+    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- Ultralytics is confined first
+
+    from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
+
+    def count(num_workers, stride):
+        decode, decoded = YOLODataset.load_image, []
+        monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
+        monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(num_workers=num_workers))
+        trainer = make_trainer(num_train=400, imgsz=32, mixup=0.0, mosaic_stride=stride)
+        dataset = trainer.train_loader.dataset
+        for worker in range(num_workers):
+            dataset.recent.clear()
+            for batch in list(trainer.batches)[worker::num_workers]:
+                for sample in batch:
+                    dataset[sample]
+        return len(decoded)
+
+    return count
 
 
 def stream(trainer, epoch, first_batch=0):
@@ -98,17 +123,39 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
     assert len({tuple(order) for order in orders}) == 3
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("num_workers", range(1, 17))
 def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampler, num_workers):
     """Batches are dealt to the workers in turn: a partner is among those of the same one, and not far away."""
-    batches = list(sampler.EpochBatches(num_images=400, batch_size=4, seed=0))
+    stride = sampler.choose_stride(num_workers, batch_size=4, imgsz=2048)
+    sequence = sampler.EpochBatches(num_images=400, batch_size=4, seed=0, stride=stride)
+    assert (sequence.stride, sequence.fit_workers(num_workers)) == (stride, num_workers)
+    batches = list(sequence)
     for number, batch in enumerate(batches):
         near = range(
-            max(number - sampler.STRIDE * sampler.PARTNERS // 4, number % sampler.STRIDE),
-            number + sampler.STRIDE * sampler.PARTNERS // 4 + 1,
+            max(number - stride * sampler.PARTNERS // 4, number % stride), number + stride * sampler.PARTNERS // 4 + 1
         )
         mine = [batches[other] for other in near if other % num_workers == number % num_workers and other < 100]
         assert set(batch[0].partners) <= {sample.image for other in mine for sample in other}
+
+
+def test_the_stride_of_a_new_run_suits_its_workers_and_their_memory(sampler):
+    """A new run has the stride of older versions with 1, 2, 4 and 8 workers, a multiple of any other number, and less
+    where a worker would keep more than 1 GiB of decoded images; several processes count their shares of a batch.
+    """
+    strides = [sampler.choose_stride(workers, batch_size=4, imgsz=640) for workers in range(17)]
+    assert strides == [8, 8, 8, 12, 8, 10, 12, 14, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    assert [sampler.choose_stride(workers, batch_size=4, imgsz=2048) for workers in (0, 1, 2, 4, 8)] == [2, 2, 4, 8, 8]
+    assert [sampler.choose_stride(1, 64, 1024, num_processes) for num_processes in (1, 2, 4, 8)] == [2, 4, 8, 8]
+
+
+@pytest.mark.parametrize(("stride", "fit"), [(8, [0, 1, 2, 2, 4, 4, 4, 4, 8]), (12, [0, 1, 2, 3, 4, 4, 6, 6, 6])])
+def test_a_run_on_another_machine_takes_as_many_workers_as_suit_its_stride(sampler, stride, fit):
+    """Of 0 to 8 workers a run takes those among which its sequences can be dealt evenly; in an epoch that is too short
+    for its stride it takes all.
+    """
+    whole, short = (sampler.EpochBatches(num_images, 4, 0, stride=stride) for num_images in (400, 40))
+    assert [whole.fit_workers(most) for most in range(9)] == fit
+    assert [short.fit_workers(most) for most in range(9)] == list(range(9))
 
 
 @pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
@@ -128,15 +175,39 @@ def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(
     assert all(0.85 < count / (num_epochs * num_partners) < 1.15 for count in counts.values())
 
 
-def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
-    """The partners of mosaics are at hand, those of an epoch's first batches included."""
-    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- Ultralytics is confined first
+@pytest.mark.parametrize("num_workers", [1, 3, 5, 7, 12])
+def test_an_image_is_decoded_about_once_in_an_epoch(sampler, num_decodes, num_workers):
+    """The partners of mosaics are at hand, those of an epoch's first batches included, with any number of workers."""
+    assert 400 <= num_decodes(num_workers, sampler.choose_stride(num_workers, 4, 32)) <= 440
 
-    trainer = make_trainer(num_train=480, mixup=0)
-    decode, decoded = YOLODataset.load_image, []
-    monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
-    stream(trainer, 0)
-    assert 480 <= len(decoded) <= 500
+
+def test_an_image_is_decoded_more_often_by_workers_that_do_not_suit_the_stride(num_decodes):
+    """Five workers decode each image at least twice in a run whose stride is no multiple of five."""
+    assert num_decodes(5, stride=8) > 800
+
+
+def test_decoded_images_are_kept_up_to_a_number_of_bytes(make_trainer, monkeypatch):
+    """Images and pictures that are kept for later never exceed their limit, and samples are the same below it."""
+    from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
+
+    whole = stream(make_trainer(tiles=40), 0)
+    limit = 10 * 64 * 64 * 3
+    monkeypatch.setattr(module, "CACHE_BYTES", limit)
+    trainer = make_trainer(tiles=40)
+    dataset, sizes = trainer.train_loader.dataset, []
+    make_sample = type(dataset).__getitem__
+
+    def measured(*args):
+        sample = make_sample(*args)
+        sizes.append(
+            (sum(image[0].nbytes for image in dataset.recent.values()), sum(map(np.size, dataset.decoded.values())))
+        )
+        return sample
+
+    monkeypatch.setattr(type(dataset), "__getitem__", measured)
+    assert stream(trainer, 0) == whole
+    assert max(max(pair) for pair in sizes) <= limit
+    assert min(map(max, zip(*sizes, strict=True))) > limit / 2
 
 
 def test_workers_prefetch_the_next_epoch_during_validation(make_trainer, monkeypatch):

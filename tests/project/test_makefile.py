@@ -157,6 +157,14 @@ def test_several_machines_are_skypilot_s(project):
     assert len(words_of(project)) == 1
 
 
+def test_a_drill_gets_recipe_kills_nodes_and_seed(project):
+    """One node and five kills are the default; the seed is in ARGS, and no training argument is taken for it."""
+    make(project, "drill", {})
+    make(project, "drill", {"RECIPE": "B", "PREEMPTIONS": "2", "NODES": "2", "ARGS": "7"})
+    assert [words[2:] for words in words_of(project)] == [["A", "5", "1"], ["B", "2", "2", "7"]]
+    assert "would leave out epochs" in make(project, "drill", {"epochs": "3"}).stderr
+
+
 @pytest.mark.parametrize("command", ["export", "audit"])
 def test_an_export_and_an_audit_may_have_a_place(project, command):
     """Without OUT the bucket is the place, and without a run a sentence says so."""

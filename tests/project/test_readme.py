@@ -1,13 +1,8 @@
 """Each command of the README is executed: by a test of this file, or by the test that this file names for it."""
 
 import dataclasses
-import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +13,8 @@ from job.recipes.arguments import ALIASES, read_argument
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT, TIMEOUT_S
-from tests.support.fake_batch import FakeBatch, running_batch
-from tests.support.fake_google_project import ACCOUNT, PROJECT, REGION, running_project
-from tests.support.recording_checkout import LEVELS, calls_of, make_checkout
+from tests.support.fresh_account import in_shell
+from tests.support.recording_checkout import calls_of, make_checkout
 from tests.support.run_records import record_run
 from tests.support.stub_programs import Programs
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -93,25 +87,6 @@ OPTIONS = {name: name.lower() for name in ("RECIPE", "BUCKET", "RUN", "DATA", "S
 OF_TESTS = {"kill_storm": {"N"}, "drill": {"RECIPE", "PREEMPTIONS"}, "pytest": set()}
 """Variables of make for programs of the tests, by module."""
 
-DIGEST = f"sha256:{'1' * 64}"
-
-OUTPUTS = {
-    "project": PROJECT,
-    "region": REGION,
-    "image_repository": f"{REGION}-docker.pkg.dev/{PROJECT}/yolo-train",
-    "runtime_service_account": ACCOUNT,
-    "network": f"projects/{PROJECT}/global/networks/yolo",
-    "subnetwork": f"projects/{PROJECT}/regions/{REGION}/subnetworks/yolo",
-}
-
-DOCKER = f"""
-words = sys.argv[1:]
-if words[0] == "--version":
-    print("Docker version 28.0.0")
-elif "--format" in words:
-    print(words[-1].rpartition(":")[0] + "@{DIGEST}")
-"""
-
 
 def commands_in(text):
     """Return the commands of a page: the lines of its blocks, and what is in backquotes and begins with a program.
@@ -144,21 +119,6 @@ def test_commands_of_a_page_are_found():
     assert commands_in(page) == {"make runs", "job runs list", "make train RECIPE=A", "unknown thing"}
 
 
-def in_shell(command, checkout, **environment):
-    """Execute a command as a person does who follows the README in a checkout."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
-    path = os.pathsep.join([str(checkout / "programs"), str(checkout / ".venv/bin"), os.environ["PATH"]])
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=checkout,
-        env=outside | {"PATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-
-
 def with_values(command, **values):
     """Put values in the place of dots, such as IMAGE=...@sha256:..."""
     for name, value in values.items():
@@ -167,20 +127,10 @@ def with_values(command, **values):
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A checkout with the environment of these tests, and a finished run in its bucket."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("docker", "infra", "job", "requirements"):
-        ignored = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfvars", "*.tfstate*", "outputs.json")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
-    for stamp in (".created", *(f".installed-{level}" for level in LEVELS)):
-        (folder / ".venv" / stamp).touch()
-    record_run(folder / "bucket", [0.6, 0.65, 0.67], name=RUN)
-    return folder
+def checkout(clone):
+    """A clone with a finished run in its bucket."""
+    record_run(clone / "bucket", [0.6, 0.65, 0.67], name=RUN)
+    return clone
 
 
 @pytest.mark.parametrize("command", ON_RECORDS)
@@ -195,46 +145,28 @@ def test_a_command_on_records_prints_what_the_readme_says(command, checkout):
         assert browser.words("browser")[-1][0].endswith(f"{RUN}/report.html")
 
 
-@pytest.fixture
-def cloud(checkout, emulator, tmp_path, monkeypatch):
-    """An account of Google's as its programs and APIs show it, whose machines pretend to train: bucket and Batch
-    service, with variables that lead there.
-    """
-    location = emulator.make_bucket()
-    programs = Programs(checkout / "programs")
-    programs.add("gcloud", 'print("ya29.token")')
-    programs.add("docker", DOCKER)
-    outputs = {name: {"value": value} for name, value in {**OUTPUTS, "bucket": location}.items()}
-    programs.add("terraform", f'if "output" in sys.argv:\n    print({json.dumps(outputs, indent=2)!r})')
-    pretend = {**emulator.env, "PRETEND": json.dumps([["finish"]])}
-    trainer = [sys.executable, "-m", "tests.support.fake_trainer"]
-    with running_project() as project, running_batch(FakeBatch(tmp_path, trainer, pretend)) as batch:
-        for variable in {**emulator.env, **project.env, "BATCH_EMULATOR_HOST": batch.host}.items():
-            monkeypatch.setenv(*variable)
-        yield location, batch
-
-
-def test_the_commands_lead_from_an_empty_project_to_a_finished_run(checkout, cloud):
+def test_the_commands_lead_from_an_empty_project_to_a_finished_run(account):
     """One after the other, each with what an earlier one printed, the commands set up a project, push pictures and
-    image, submit a run, and supervise it to its end.
+    image, submit a run, and supervise it to its end; a metric that Google does not know yet is waited for.
     """
-    location, batch = cloud
-    make_tiny_dataset(checkout / "path/to/wildlife")
+    make_tiny_dataset(account.clone / "path/to/wildlife")
     image, run = "none", "none"
     for template in TO_THE_CLOUD:
-        command = with_values(template, IMAGE=image, RUN=run).replace("gs://PROJECT-yolo-train", location)
-        done = in_shell(command, checkout)
+        command = with_values(template, IMAGE=image, RUN=run).replace("gs://PROJECT-yolo-train", account.bucket)
+        done = account.type(command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        if template == "make image push":
+        if template.startswith("cp "):
+            account.name_project()  # as the comment behind it says
+        elif template == "make image push":
             image = re.search(r"^IMAGE=(\S+)$", done.stdout, re.MULTILINE)[1]
         elif template.startswith("make submit"):
             run = done.stdout.split()[-1]
-            (job,) = batch.jobs.values()
+            (job,) = account.batch.jobs.values()
             assert job.job.task_groups[0].task_spec.runnables[0].container.image_uri == image
             assert job.ended.wait(TIMEOUT_S)
-    assert Run(open_store(location), run).final() is not None
-    assert Programs(checkout / "programs").words("gcloud")[0] == ["auth", "application-default", "login"]
-    assert Programs(checkout / "programs").words("terraform")[-2][-1] == "apply"
+    assert Run(open_store(account.bucket), run).final() is not None
+    assert account.programs.words("gcloud")[0] == ["auth", "application-default", "login"]
+    assert account.made.count("terraform apply") == 2
 
 
 @pytest.mark.parametrize("command", BY_OTHERS)

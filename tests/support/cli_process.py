@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from job.training.signals import TRAINS
 
 JOB = [sys.executable, "-m", "job"]
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 3600
+TIMEOUT_S = 7200
 """Only what hangs takes that long, on a busy machine too."""
 
 SOON_S = 140
@@ -81,6 +82,13 @@ def wait_until(condition, process=None, timeout_s=TIMEOUT_S):
             return
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def free_port():
+    """Return a port that is free, as text."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def messages(text):

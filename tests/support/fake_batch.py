@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -28,6 +28,9 @@ from tests.support.cli_process import wait_until
 from tests.support.fake_vm import HELD, Machine, start_container, start_process
 
 PREEMPTED, TOO_LONG, CANCELLED = 50001, 50005, -1
+QUEUE = timedelta(days=2)
+"""Longest time of a job in the queue."""
+
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 State = batch_v1.JobStatus.State
 TaskState = batch_v1.TaskStatus.State
@@ -79,6 +82,9 @@ class FakeBatch:
 
         self.broken: str | None = None
         """Why jobs fail before their first machine, in the service's words."""
+
+        self.num_to_expire = 0
+        """Number of next jobs that are given up after two days in the queue."""
 
         self.delay: str | None = None
         """Why jobs wait where there is no machine, in the service's words."""
@@ -191,6 +197,11 @@ class FakeBatch:
     def _run(self, fake: FakeJob) -> None:
         spec = fake.job.task_groups[0].task_spec
         region = fake.job.name.split("/")[3]
+        if self.num_to_expire:
+            self.num_to_expire -= 1
+            fake.job.create_time = datetime.now(UTC) - QUEUE
+            self._set(fake, State.FAILED, final=True)
+            return
         self._set(fake, State.SCHEDULED)
         if self.broken is not None:
             self._say(fake, self.broken)

@@ -37,7 +37,9 @@ class FakeProject:
         self.region_quotas = {f"PREEMPTIBLE_{kind.quota}": [8.0, 0.0] for kind in kinds} | {
             kind.quota: [0.0, 0.0] for kind in kinds
         }
-        """Limit and usage."""
+        """Limit and usage, in each region that `quotas_of` does not have."""
+
+        self.quotas_of: dict[str, dict[str, list[float]]] = {}
 
         self.zones = {kind.type: [f"{REGION}-a", f"{REGION}-b"] for kind in kinds} | {
             kind.gpu: [f"{REGION}-a", f"{REGION}-c"] for kind in kinds
@@ -103,7 +105,8 @@ class FakeProject:
                 items[f"zones/{pages[number]}"] = {kind: [{"name": name}]}
             more = {"nextPageToken": str(number + 1)} if number + 1 < len(pages) else {}
             return 200, {"items": items, **more}
-        quotas = self.region_quotas if "/regions/" in path else self.quotas
+        _, _, region = path.partition("/regions/")
+        quotas = self.quotas_of.get(region, self.region_quotas) if region else self.quotas
         return 200, {"quotas": [{"metric": name, "limit": at[0], "usage": at[1]} for name, at in quotas.items()]}
 
     def _artifactregistry(self, *_request: object) -> tuple[int, Any]:

@@ -25,6 +25,7 @@ def job(state="RUNNING", **changes):
     values = {
         "uid": "u",
         "state": state,
+        "created_at": START,
         "scheduled_at": START,
         "waiting_since": None,
         "ended_at": START + timedelta(hours=1) if state in {"FAILED", "SUCCEEDED", "CANCELLED"} else None,
@@ -446,6 +447,59 @@ def test_jobs_that_never_begin_are_made_three_times_and_explained(submission, nu
         assert (
             f"{num_jobs} jobs in a row failed without an attempt; Batch says of the last: {BROKEN}" in decision.reason
         )
+
+
+def in_queue(hours, **changes):
+    """Return a job that Batch failed in its queue, hours after it was made as the first of a `chain`."""
+    made_at = START + timedelta(hours=1 - hours)
+    return job("FAILED", created_at=made_at, scheduled_at=None, last_event="no machine was free", **changes)
+
+
+@pytest.mark.parametrize("num_jobs", [1, 3, 50])
+def test_a_queue_without_a_machine_shows_nothing_of_the_run(submission, num_jobs):
+    """What flex-start's queue has given up is queued again, at the next place and for nothing, after a pause."""
+    flex = on(submission, "a2-highgpu-1g", Provisioning.FLEX_START)
+    known = chain(flex, *[in_queue(48)] * num_jobs)
+    decision = decide(known)
+    assert (decision.do, decision.placement.region) == ("submit", "us-east1")
+    assert decision.placement.provisioning is Provisioning.FLEX_START
+    assert decision.reason == "no machine came in its longest time in the queue"
+    assert known.worst_hours(going_on=True) == 0
+    assert decide(dataclasses.replace(known, now=known.newest.job.ended_at)).do == "wait"
+
+
+def test_a_job_that_the_queue_refuses_is_in_vain(submission):
+    """A flex-start job that fails within minutes, and one of Spot that waited as long, are given up after three."""
+    flex = on(submission, "a2-highgpu-1g", Provisioning.FLEX_START)
+    refused = [in_queue(0.1, ended_at=START)] * 3
+    assert decide(chain(flex, *refused)).do == "fail"
+    assert decide(chain(submission, *[in_queue(48)] * 3)).do == "fail"
+
+
+@pytest.mark.parametrize(("codes", "most"), [((50001,), 29), ((50001,) * 4, 7), ((50001,) * 11, 2)])
+def test_machines_that_were_all_preempted_show_nothing_of_the_run(submission, codes, most):
+    """A job whose machines were taken before an attempt claimed the run is made again, until 30 in a row were taken or
+    the limit is reached.
+    """
+    taken = job("FAILED", exit_codes=codes)
+    assert decide(chain(submission, *[taken] * most)).do == "submit"
+    decision = decide(chain(submission, *[taken] * (most + 1)))
+    assert (decision.do, "machines in a row were preempted before an" in decision.reason) == ("stop", True)
+    begun = chain(submission, *[taken] * (most + 1), attempts=[(most, {"reason": "vanished"})])
+    assert decide(begun).do == "submit"
+    decision = decide(chain(submission, taken, taken, limit=Limit(usd=1.0)))  # each had its machine for an hour or two
+    assert (decision.do, "USD are left" in decision.reason) == ("stop", True)
+
+
+def test_what_shows_nothing_of_the_run_does_not_hide_jobs_in_vain(submission):
+    """A row of jobs in vain goes on behind one that had no chance, one whose machine lost the race to report among
+    them, and which is no reason to give up itself.
+    """
+    vain, taken, unfit = job("FAILED"), job("FAILED", exit_codes=(50001, 137)), job("FAILED", exit_codes=(78,))
+    assert decide(chain(submission, vain, taken, vain, taken)).do == "submit"
+    assert decide(chain(submission, vain, taken, vain, taken, vain)).do == "fail"
+    assert decide(chain(submission, unfit, unfit, unfit, taken)).do == "submit"
+    assert decide(chain(submission, *[job("FAILED", exit_codes=(50001, 50002))] * 3)).do == "fail"
 
 
 @pytest.mark.parametrize("code", [125, 50000, 1, 137])

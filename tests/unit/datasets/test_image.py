@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from importlib.metadata import version
 
 import cv2
 import numpy as np
@@ -139,3 +140,9 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(image, "LARGE_PIXELS", 10**9)
     check_image(encoded(PIXELS, "PNG"), "a.png")
     assert held == [True, False]
+
+
+def test_the_decoder_that_is_followed_is_the_one_of_training():
+    """What is recorded of images by their decoder's versions is void with another Ultralytics, OpenCV or Pillow."""
+    found = f"pillow-{version('pillow')}_opencv-{cv2.__version__}_ultralytics-{version('ultralytics')}"
+    assert found == image.DECODER

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import shutil
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +16,12 @@ from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data, pull_dataset
 from job.datasets.push import plan_push
 from job.datasets.subset import take_subset
-from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
+from job.errors import DataError, MachineError, RunConflictError, StoreError, TransientStoreError
 from job.goodput import PhaseTimer
 from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
+from tests.support.counting_store import CountingStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.old_locks import first_lock
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -44,7 +46,7 @@ def store(tmp_path):
 def prepare(store, tmp_path):
     """Prepare the dataset as a session does."""
 
-    def prepare(pinned=None, held=None, **options):
+    def prepare(pinned=None, held=None, store=store, **options):
         options = {"quarantine": False} | options
         with nullcontext(held) if held else ExitStack() as holding:
             return prepare_data(
@@ -289,6 +291,35 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
     prepare()
     assert len(warnings_of(caplog)) == 6
     assert warnings_of(caplog)[-1] == "dataset wild: and 1 more of this kind; see `job data check wild`"
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_kept_disk_looks_up_no_file(store, folder, prepare, tmp_path, pinned):
+    """On a machine that has a version, a start reads the locks of the dataset and none of its other objects; once a
+    file is gone from the disk, it is fetched again.
+    """
+    push(store, folder)
+    first = prepare()
+    counting = CountingStore.open(store.uri)
+    start = partial(prepare, first.pinned if pinned else None, store=counting)
+    assert start() == first
+    lock = "datasets/wild/versions/0001.lock.json"
+    wanted = {("list", "datasets/wild/versions/"), ("list", "datasets/wild/dataset.lock.json"), ("read", lock)}
+    assert set(counting.requests) == wanted
+    image = tmp_path / "work/datasets/wild" / IMAGE
+    image.unlink()
+    assert start() == first
+    assert image.read_bytes() == (folder / IMAGE).read_bytes()
+
+
+def test_a_link_in_a_kept_folder_is_refused(store, folder, prepare, tmp_path):
+    """A file that was moved away and linked to is not taken for the one that was pulled."""
+    push(store, folder)
+    prepare()
+    image = tmp_path / "work/datasets/wild" / IMAGE
+    image.symlink_to(image.rename(tmp_path / "moved.jpg"))
+    with pytest.raises(StoreError, match="names cannot be files of a folder"):
+        prepare()
 
 
 def test_a_new_run_says_what_bounds_its_recall_and_records_it(store, folder, prepare, caplog):
