@@ -30,6 +30,8 @@ from job.training.files import BEST
 
 log = logging.getLogger(__name__)
 
+HEADING = ("state", "epochs", "F1", "last sign", "recipe", "run")
+
 
 class ListRunsOptions(BucketOption, JsonOption):
     """Flags of ``job runs list``."""
@@ -49,9 +51,7 @@ def list_(options: ListRunsOptions) -> None:
     seen, at = survey(store), now()
     listed = [_ListedRun.of(found) for found in seen.runs]
     listed += [_ListedRun(run, "submitted, not begun") for run in seen.submitted]
-    rows = (
-        table([_HEADING, *(each.row(at) for each in listed)], right={1, 2}) if listed else [f"no runs in {store.uri}"]
-    )
+    rows = table([HEADING, *(each.row(at) for each in listed)], right={1, 2}) if listed else [f"no runs in {store.uri}"]
     lines = rows[:1]
     for row, each in zip(rows[1:], listed, strict=True):
         lines += [row, f"  {each.command}"] if each.command else [row]
@@ -59,9 +59,6 @@ def list_(options: ListRunsOptions) -> None:
     if sys.stdout.isatty():
         lines = [part for line in lines for part in fitted(line)]
     options.print({"runs": [each.to_json() for each in listed], "strays": seen.strays}, lines)
-
-
-_HEADING = ("state", "epochs", "F1", "last sign", "recipe", "run")
 
 
 @dataclass(frozen=True, slots=True)

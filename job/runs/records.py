@@ -356,6 +356,9 @@ class Facts(Part):
     model_config = ConfigDict(extra="allow")
 
     optimizer: str | None = None
+    lr0: NonNegativeFloat | None = None
+    """The initial learning rate, chosen by the optimizer ``auto`` or asked for; None of an imported run."""
+
     batch: PositiveInt
     num_train_images: PositiveInt | None = None
     """None of an imported run."""
