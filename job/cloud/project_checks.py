@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from job.cloud.budget import usd_per_hour
-from job.cloud.findings import Finding
+from job.cloud.findings import Finding, Grade
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine, Provisioning
 from job.cloud.settings import Settings, path_of
@@ -118,7 +118,7 @@ def check_network(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     for region, subnetwork in asked.settings.subnetworks.items():
         if region != asked.settings.region and asked.road == "vm":
             continue
-        path, grade = str(path_of(subnetwork)), "fail" if region == asked.settings.region else "warn"
+        path, grade = str(path_of(subnetwork)), _grade_at(asked, region)
         try:
             subnet = api.get(COMPUTE, f"compute/v1/{path}")
         except RefusedError as error:
@@ -134,6 +134,11 @@ def check_network(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
         where = f"{name} --region {region} --project {project}"
         remedy = f"gcloud compute networks subnets update {where} --enable-private-ip-google-access"
         yield Finding("network", grade, found, remedy)
+
+
+def _grade_at(asked: Asked, region: str) -> Grade:
+    """Return the grade of a lack: a failure where the first job is, a warning where the run may move to."""
+    return "fail" if region == asked.settings.region else "warn"
 
 
 def check_regions(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
