@@ -167,7 +167,7 @@ class History:
         """Time of the last submission by hand; the first always is."""
         return time_of(self.submissions_of_this_try[0].submission.created_at)
 
-    @property
+    @cached_property
     def submissions_of_this_try(self) -> tuple[SubmissionStatus, ...]:
         """The submissions since the last one by hand, which answers earlier failures."""
         by_hand = [index for index, seen in enumerate(self.submissions) if seen.submission.by == "hand"]
@@ -196,7 +196,7 @@ class History:
             found.setdefault(attempt.job, []).append(attempt)
         return {job: tuple(attempts) for job, attempts in found.items()}
 
-    @property
+    @cached_property
     def since_the_commit(self) -> tuple[SubmissionStatus, ...]:
         """The submissions of this try from the one that made the newest checkpoint on; all of them if none made one."""
         submissions = self.submissions_of_this_try

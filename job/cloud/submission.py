@@ -5,6 +5,7 @@ from the record, and of two machines that submit at once one succeeds. Ids are a
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -69,6 +70,13 @@ def placements_of(machine_types: Sequence[str], settings: Settings, provisioning
     ]
 
 
+@functools.cache
+def _job_id(bucket: str, run: str, number: int) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")[:40].rstrip("-")
+    digest = hashlib.sha256(f"{bucket}\n{run}".encode()).hexdigest()[:8]
+    return f"run-{name}-{digest}-{number:03d}".replace("--", "-")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Submission:
     """Specification of one Batch job of a run."""
@@ -111,9 +119,7 @@ class Submission:
     @property
     def job_id(self) -> str:
         """Batch's id of the job: lowercase letters, digits and hyphens, 63 at most, the first a letter."""
-        name = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")[:40].rstrip("-")
-        digest = hashlib.sha256(f"{self.bucket}\n{self.run}".encode()).hexdigest()[:8]
-        return f"run-{name}-{digest}-{self.number:03d}".replace("--", "-")
+        return _job_id(self.bucket, self.run, self.number)
 
     @property
     def job_name(self) -> str:
@@ -136,6 +142,8 @@ class Submission:
         content = asdict(self)
         if self.max_hours is None:
             del content["max_hours"]  # digests of older records lack the field
+        if self.settings.boot_image is None:
+            del content["settings"]["boot_image"]  # digests of older records lack this one, too
         if self.placement.provisioning is not Provisioning.FLEX_START:  # as older records have it
             content["placement"]["spot"] = content["placement"].pop("provisioning") is Provisioning.SPOT
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

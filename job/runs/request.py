@@ -3,7 +3,6 @@
 Guarantees that recipe, training arguments and flags are valid together, or that every problem is reported at once.
 """
 
-import os
 import re
 import shlex
 from typing import Annotated, Any, cast
@@ -19,6 +18,7 @@ from job.runs.notification import NotifyOption
 from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
+from job.training.cores import num_cores
 
 
 def _read_model(text: str) -> str:
@@ -43,7 +43,7 @@ class WorkersOption(Options):
     """The loader processes."""
 
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default_factory=lambda: min(8, os.cpu_count() or 1),
+        default_factory=lambda: min(8, num_cores()),
         description="Loader processes; 8 if left out, or as many as there are cores.",
     )
 

@@ -46,6 +46,7 @@ from job.session.tile_work import log_work
 from job.storage.object_store import Store
 from job.text import shortened
 from job.training.callbacks import TrainingCallbacks
+from job.training.cores import num_cores
 from job.training.distributed import ProcessGroup
 from job.training.files import LAST
 
@@ -129,6 +130,11 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
         weights, point = fetch_start(context.store, found, context.folder / "start")
     training = set_up(context, data, point, weights)
     _broadcast_state(context, None)
+    if ignored := context.request.recipe.ignored:
+        log.warning(
+            "%s: the optimizer auto ignores it, and took %s at %g; pass --optimizer too",
+            *(" and ".join(ignored), training.facts["optimizer"], training.facts["lr0"]),
+        )
     transfer = training.trainer.transfer
     if transfer is not None:
         log.info("start weights %s: took over %s", point, transfer)
@@ -183,6 +189,7 @@ def set_up(
         device=request.device,
         workers=request.workers,
         num_threads=record.facts.num_threads if record else environment.num_threads(),
+        mosaic_stride=record.facts.mosaic_stride if record else _choose_stride(context),
         resumed=record is not None,
         ran_out_of_memory=previous.ran_out_of_memory,
         group=context.group,
@@ -193,6 +200,15 @@ def set_up(
         context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), pinned, files))
         context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
+
+
+def _choose_stride(context: SessionContext) -> int:
+    """Return the stride of a new run's mosaics, which suits the workers of this machine."""
+    from job.training.sampler import choose_stride  # noqa: PLC0415 -- imports torch
+
+    train, group = context.request.recipe.train, context.group
+    workers = min(context.request.workers, max(1, num_cores() // group.local_size))
+    return choose_stride(workers, train["batch"], train["imgsz"], group.size)
 
 
 def _create(
@@ -262,7 +278,8 @@ def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bo
 
 
 def _require_same_facts(record: RunRecord, training: "Training") -> None:
-    different = differences(record.facts.model_dump(exclude_unset=True), training.facts)
+    frozen = {"mosaic_stride": record.facts.mosaic_stride, **record.facts.model_dump(exclude_unset=True)}
+    different = differences(frozen, training.facts)
     if record.facts.device != training.facts["device"]:
         message = f"run {record.run}: this machine would train it on another kind of device; use one like its first"
         raise MachineError(message, different)

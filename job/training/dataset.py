@@ -8,22 +8,23 @@ The stock dataset picks mosaic partners from the images that its worker process 
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from torch.utils.data import get_worker_info
+from torch.utils.data import default_collate, get_worker_info
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
-from ultralytics.utils.patches import imread
 
+from job.training.augmentation import keep_arrays
+from job.training.decoding import imread
 from job.training.rng import start_streams
-from job.training.sampler import PICTURES_TOGETHER, STRIDE, Sample
+from job.training.sampler import CACHE_BYTES, PICTURES_TOGETHER, Sample, num_kept
 from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes
 
 Batch = dict[str, Any]
@@ -34,6 +35,8 @@ Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 
 Labels = dict[str, Any]
 """What Ultralytics knows of an image and its objects."""
+
+Value = TypeVar("Value")
 
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -74,12 +77,19 @@ class KeyedDataset(YOLODataset):
     labels: list[Labels]
 
     def __init__(
-        self, args: IterableSimpleNamespace, data: Mapping[str, Any], batch_size: int, epochs: int, stride: int
+        self,
+        args: IterableSimpleNamespace,
+        data: Mapping[str, Any],
+        batch_size: int,
+        epochs: int,
+        *,
+        stride: int,
+        mosaic_stride: int,
     ) -> None:
         self.seed = args.seed
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
+        self.mosaic_stride = mosaic_stride
         self.recent: dict[int, Image] = {}  # first in, first out
-        self.num_recent = 0
         # The arguments of ultralytics.data.build.build_yolo_dataset in mode "train".
         super().__init__(
             img_path=data["train"],
@@ -108,15 +118,26 @@ class KeyedDataset(YOLODataset):
         closed = sample.epoch >= self.first_epoch_without_mosaic
         transforms = self.transforms_without_mosaic if closed else self.transforms
         self.buffer = list(sample.partners)
-        worker = get_worker_info()
-        num_needed = len(sample.partners) * math.ceil(STRIDE / (worker.num_workers if worker else 1))
-        self.num_recent = num_needed * 5 // 4  # else each image that is decoded again evicts one that is still needed
         start_streams("augment", self.seed, sample.epoch, sample.position)
         augmented: Batch = transforms(self.get_image_and_label(sample.image))
         return augmented
 
+    def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
+        """Build the stock transforms, which here keep their arrays from one sample to the next."""
+        transforms: Compose = super().build_transforms(hyp)
+        keep_arrays(transforms)
+        return transforms
+
+    @staticmethod
+    def collate_fn(samples: list[Batch]) -> Batch:
+        """Collate samples as the base class does, with the images stacked in the memory that a worker shares."""
+        images = [sample.pop("img") for sample in samples]
+        batch: Batch = YOLODataset.collate_fn(samples)
+        batch["img"] = default_collate(images)
+        return batch
+
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
-        """Return a copy of an image, decoded unless it was among the last few."""
+        """Return an image that cannot be written to, decoded unless it was among the last few."""
         loaded = self.recent.get(i)
         if loaded is None:
             self.augment = False  # the base class would add the image to its history of mosaic partners
@@ -124,12 +145,17 @@ class KeyedDataset(YOLODataset):
                 loaded = self._decode(i, rect_mode, resize_short)
             finally:
                 self.augment = True
+            loaded[0].flags.writeable = False
             if i in self.buffer:  # another one is for MixUp, which takes any
                 self.recent[i] = loaded
-            while len(self.recent) > self.num_recent:
-                del self.recent[next(iter(self.recent))]
-        pixels, original, resized = loaded
-        return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
+            _evict(self.recent, num_kept(len(self.buffer)) * self._num_sequences, lambda image: int(image[0].nbytes))
+        return loaded
+
+    @property
+    def _num_sequences(self) -> int:
+        """Sequences of batches a stride apart that this process makes."""
+        worker = get_worker_info()
+        return math.ceil(self.mosaic_stride / (worker.num_workers if worker else 1))
 
     def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
         loaded: Image = super().load_image(i, rect_mode, resize_short)
@@ -196,10 +222,15 @@ class TiledDataset(KeyedDataset):
         if pixels is None:
             pixels = imread(self.pictures[number]["im_file"], flags=self.cv2_flag)
         self.decoded[number] = pixels
-        worker = get_worker_info()
-        while len(self.decoded) > 2 * PICTURES_TOGETHER * math.ceil(STRIDE / (worker.num_workers if worker else 1)):
-            del self.decoded[next(iter(self.decoded))]
+        _evict(self.decoded, 2 * PICTURES_TOGETHER * self._num_sequences, lambda pixels: int(pixels.nbytes))
         return pixels
+
+
+def _evict(cache: dict[int, Value], most: int, size: Callable[[Value], int]) -> None:
+    """Remove the oldest of a cache until it has so many, and `CACHE_BYTES`, at most."""
+    total = sum(map(size, cache.values()))
+    while len(cache) > most or total > CACHE_BYTES:
+        total -= size(cache.pop(next(iter(cache))))
 
 
 def _labels_in(label: Labels, tile: Tile, visible: float) -> Labels:

@@ -42,6 +42,8 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+    """Ranks on this machine."""
 
     torch: Any = None
     """The module, which a single process starts without."""
@@ -66,9 +68,9 @@ class ProcessGroup:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
-        position = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
+        local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         hide_torchrun()
-        return cls(*position, torch, group, noticed, while_waiting)
+        return cls(dist.get_rank(), dist.get_world_size(), *local, torch, group, noticed, while_waiting)
 
     @property
     def is_rank_zero(self) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.errors import MachineError
+from job.training.cores import num_cores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +65,7 @@ def threads_divided(num_processes: int) -> Iterator[None]:
     torchrun gives each process one thread.
     """
     with _threads_kept():
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
         yield
 
 
@@ -74,18 +75,19 @@ def patch_ultralytics(_worker: int = 0) -> None:
     The parameter makes it an initialiser of loader workers, which need the patches again if they are not forked.
     """
     import numpy as np  # noqa: PLC0415 -- for processes that train only
-    from ultralytics.data import augment, utils  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+    from ultralytics.data import augment, base, utils  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
     from ultralytics.engine import trainer  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
     from ultralytics.models.yolo.detect import train  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
     from ultralytics.utils import nms  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
 
-    from job.training import rng  # noqa: PLC0415 -- imports numpy
+    from job.training import decoding, rng  # noqa: PLC0415 -- import numpy
 
     # The modules that make a sample find our streams under the names `random` and `np.random`.
     numpy = types.ModuleType("numpy")
     vars(numpy).update(vars(np) | {"random": rng.NUMPY})
     augment.random, augment.np = rng.PYTHON, numpy
     train.random = rng.PYTHON
+    base.imread = decoding.imread
     trainer.check_amp = _supports_amp
     # It recompresses a JPEG with bytes behind its end (``data/utils.py``: 261), which would change the picture.
     utils._replace_image = lambda _file, _write: None  # noqa: SLF001 -- no public way to replace it

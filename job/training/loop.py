@@ -29,7 +29,6 @@ from job.training.distributed import WORK_S
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.evaluation_record import harmonic_mean
 from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULTS, STATE
-from job.training.host_buffers import HostBuffers
 from job.training.library_errors import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.position import Position
@@ -58,7 +57,6 @@ class Training:
         self.before_and_after: tuple[Row, Row]
         """Metrics of the start weights, and of the best weights as read back from their file, after `run`."""
 
-        self._buffers = HostBuffers(pinned=self.trainer.device.type == "cuda")
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
 
@@ -98,6 +96,7 @@ class Training:
             "num_train_images": trainer.batches.num_images,
             "num_val_images": len(trainer.test_loader.dataset),
             "num_threads": self.plan.num_threads,
+            "mosaic_stride": self.plan.mosaic_stride,
             "device": trainer.device.type,
             "world_size": self.plan.group.size,
         }
@@ -190,7 +189,7 @@ class Training:
         """Copy the complete training state."""
         self._count_time()
         progress = replace(self.progress, rows=list(self.progress.rows))
-        return Snapshot(progress, capture(self.trainer, progress, self._buffers), self.last, self.best, self._texts())
+        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, self._texts())
 
     def _texts(self) -> dict[str, bytes]:
         before = self.evaluation_before

@@ -18,11 +18,38 @@ PARTNERS = 16
 """Images, at least, beyond those of its own batch, that a mosaic may draw from."""
 
 STRIDE = 8
-"""Partners are the images of every eighth batch before, or of nearer ones in an epoch too short for that.
+"""Partners are the images of every eighth batch before in a run whose record has no other stride, or of nearer ones in
+an epoch too short for that.
 
-Batches are dealt to the workers in turn, so each of 1, 2, 4 or 8 workers has just decoded its partners, as in stock
-Ultralytics. The first batches of an epoch draw from those to come, which find their images decoded.
+Batches are dealt to the workers in turn, so a worker has just decoded its partners if the stride is a multiple of the
+number of workers, as in stock Ultralytics. The first batches of an epoch draw from those to come, which find their
+images decoded.
 """
+
+CACHE_BYTES = 1 << 30
+"""Memory for decoded pictures, at most, in each process that loads, for those of either size."""
+
+
+def choose_stride(workers: int, batch_size: int, imgsz: int, num_processes: int = 1) -> int:
+    """Return the stride of a new run: a multiple of the workers, of at least `STRIDE` where their memory allows.
+
+    Args:
+        workers: Of each process; with 0 it loads by itself.
+        batch_size: Of all processes together.
+        imgsz: Longer side of the images, px.
+        num_processes: That train together.
+    """
+    workers = max(workers, 1)
+    pool_bytes = num_kept(batch_size // num_processes + PARTNERS) * 3 * imgsz**2
+    num_pools = 1 << max(0, math.ceil(math.log2(STRIDE / workers)))
+    while num_pools > 1 and num_pools * pool_bytes > CACHE_BYTES:
+        num_pools //= 2
+    return workers * num_pools
+
+
+def num_kept(num_partners: int) -> int:
+    """Return how many images to keep for so many partners: some more, else one that comes evicts one still needed."""
+    return num_partners * 5 // 4
 
 
 class Sample(NamedTuple):
@@ -48,14 +75,24 @@ class EpochBatches(Sampler[list[Sample]]):
     be shared evenly, images from the beginning of the epoch fill it up.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, num_processes: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        num_processes: int = 1,
+        stride: int = STRIDE,
+    ) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.num_processes = num_processes
         self.num_earlier = min(math.ceil(PARTNERS * num_processes / batch_size), len(self) - 1)
-        self.stride = min(STRIDE, len(self) // (self.num_earlier + 1))
+        self.is_short = stride > len(self) // (self.num_earlier + 1)
+        self.stride = len(self) // (self.num_earlier + 1) if self.is_short else stride
         self.epoch = 0
         self.first_batch = 0
 
@@ -63,6 +100,10 @@ class EpochBatches(Sampler[list[Sample]]):
         """Choose the epoch (0-based) and the batch (0-based) that the next iteration begins with."""
         self.epoch = epoch
         self.first_batch = first_batch
+
+    def fit_workers(self, most: int) -> int:
+        """Return how many workers, of so many at most, decode each image once; all of them in a short epoch."""
+        return most if self.is_short else max((n for n in range(1, most + 1) if self.stride % n == 0), default=0)
 
     def __len__(self) -> int:
         return math.ceil(self.num_images / self.batch_size)
@@ -90,14 +131,14 @@ class EpochBatches(Sampler[list[Sample]]):
 
 
 PICTURES_TOGETHER = 4
-"""Pictures whose tiles are shuffled together; a worker keeps twice as many decoded for each of the eight sequences."""
+"""Pictures whose tiles are shuffled together; a worker keeps twice as many decoded for each of its sequences."""
 
 
 class TileBatches(EpochBatches):
     """Batches of tiles, in which the tiles of a picture come to the same worker and near each other.
 
-    Every eighth batch belongs together (see `STRIDE`): pictures in a keyed shuffle are dealt to these eight sequences,
-    and within one the tiles of four pictures at a time are shuffled. Empty tiles are drawn anew for each epoch.
+    Batches a stride apart belong together (see `STRIDE`): pictures in a keyed shuffle are dealt to these sequences, and
+    within one the tiles of four pictures at a time are shuffled. Empty tiles are drawn anew for each epoch.
     """
 
     def __init__(
@@ -110,6 +151,7 @@ class TileBatches(EpochBatches):
         *,
         rank: int = 0,
         num_processes: int = 1,
+        stride: int = STRIDE,
     ) -> None:
         """Take the tiles of a dataset.
 
@@ -121,11 +163,19 @@ class TileBatches(EpochBatches):
             seed: Of the run.
             rank: Of this process.
             num_processes: That train together.
+            stride: Batches from one of a sequence to its next.
         """
         self.pictures = pictures
         self.with_objects, self.empty = np.flatnonzero(~empty), np.flatnonzero(empty)
         self.num_empty = min(len(self.empty), int(len(self.with_objects) * max_empty / (1 - max_empty)))
-        super().__init__(len(self.with_objects) + self.num_empty, batch_size, seed, rank, num_processes)
+        super().__init__(
+            len(self.with_objects) + self.num_empty,
+            batch_size,
+            seed,
+            rank=rank,
+            num_processes=num_processes,
+            stride=stride,
+        )
 
     def _order(self, epoch: int) -> np.ndarray:
         drawn = generator("empty", self.seed, epoch).choice(self.empty, self.num_empty, replace=False)

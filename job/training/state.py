@@ -5,7 +5,9 @@ waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768
 full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
+import io
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, 
 from job.errors import CorruptObjectError, TrainingError, message_of
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.files import BEST, LAST, STATE
-from job.training.host_buffers import HostBuffers, mapped
 from job.training.position import Position
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors
@@ -103,13 +104,15 @@ class Snapshot:
                 f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        with (folder / STATE).open("wb") as file:
-            torch.save(self.state, file)
-        files = {} if self.best is None else {BEST: self.best.to_bytes()}
+        in_memory = io.BytesIO()  # torch hides an error of the disk behind one of its own
+        torch.save(self.state, in_memory)
+        files: dict[str, bytes | memoryview] = {STATE: in_memory.getbuffer()}
+        if self.best is not None:
+            files[BEST] = self.best.to_bytes()
         files |= {LAST: self.last.to_bytes(), **self.texts}
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        return [folder / name for name in (STATE, *files)]
+        return [folder / name for name in files]
 
     def publish(self, folder: Path) -> None:
         """Turn the files of `write` into those of the run's own folder, in Ultralytics' layout.
@@ -138,23 +141,21 @@ class Snapshot:
         }
 
 
-def capture(trainer: Trainer, progress: TrainingProgress, buffers: HostBuffers) -> State:
+def capture(trainer: Trainer, progress: TrainingProgress) -> State:
     """Copy the complete state to the CPU, independent of further training."""
     model = unwrap_model(trainer.model)
-    tensors = {
-        "model": model.state_dict(),
-        "ema": trainer.ema.ema.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
-        "losses": {"mean": trainer.tloss, "last": trainer.loss_items, "total": trainer.loss},
-    }
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {
         "schema": SCHEMA,
         "progress": asdict(progress),
-        **buffers.copy(tensors),
+        "model": _copied(model.state_dict()),
+        "ema": _copied(trainer.ema.ema.state_dict()),
         "ema_updates": trainer.ema.updates,
+        "optimizer": _copied(trainer.optimizer.state_dict()),
+        "scaler": _copied(trainer.scaler.state_dict()),
+        "gradients": _copied(gradients),
         "accumulate": trainer.accumulate,
+        "losses": _copied({"mean": trainer.tloss, "last": trainer.loss_items, "total": trainer.loss}),
         "best_fitness": trainer.best_fitness,
         "stopper": {name: getattr(trainer.stopper, name) for name in ("best_fitness", "best_epoch", "possible_stop")},
         "random": _random_state(),
@@ -214,7 +215,7 @@ def _put_back(trainer: Trainer, state: State) -> TrainingProgress:
         gradient = state["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
     trainer.accumulate = state["accumulate"]
-    losses = mapped(lambda tensor: tensor.to(trainer.device), state["losses"])
+    losses = _mapped(lambda tensor: tensor.to(trainer.device), state["losses"])
     trainer.tloss, trainer.loss_items, trainer.loss = losses["mean"], losses["last"], losses["total"]
     trainer.best_fitness = state["best_fitness"]
     for name, value in state["stopper"].items():
@@ -244,6 +245,21 @@ def digest_live(trainer: Trainer) -> dict[str, str]:
     model = unwrap_model(trainer.model)
     ema, optimizer = trainer.ema.ema.state_dict(), trainer.optimizer.state_dict()
     return digest_state({"model": model.state_dict(), "ema": ema, "optimizer": optimizer})
+
+
+def _copied(tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    return _mapped(lambda tensor: tensor.detach().to("cpu", copy=True), tree)
+
+
+def _mapped(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    """Return a tree with the results of a function in place of its tensors."""
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {name: _mapped(function, entry) for name, entry in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_mapped(function, entry) for entry in tree)
+    return tree
 
 
 def _random_state() -> State:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.utils.patches import imread
 
+from job.training.decoding import imread
 from job.training.distributed_validation import DistributedValidator
 from job.training.tiled_detection import Detections, with_tiles
 from job.training.tiles import tiles_of

@@ -7,7 +7,6 @@ on a CPU.
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
+from job.training.cores import num_cores
 from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
 from job.training.device import device_explained, require_device
 from job.training.distributed import ProcessGroup
@@ -33,7 +33,7 @@ from job.training.distributed_validation import DistributedValidator, take_share
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
-from job.training.sampler import EpochBatches, TileBatches
+from job.training.sampler import STRIDE, EpochBatches, TileBatches
 from job.training.signals import notices_blocked
 from job.training.tiled_validation import TiledValidator
 from job.training.tiles import Tiling
@@ -76,6 +76,9 @@ class Plan:
 
     num_threads: int
     """Threads of torch on the CPU; part of what decides the bits."""
+
+    mosaic_stride: int = STRIDE
+    """Batches between those that a mosaic draws from; part of what decides the bits."""
 
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
@@ -221,19 +224,20 @@ class Trainer(DetectionTrainer):
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
             )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        options = (self.args, self.data, batch_size, self.epochs, stride)
-        share = {"rank": group.rank, "num_processes": group.size}
+        words = (self.args, self.data, batch_size, self.epochs)
+        options: dict[str, Any] = {"stride": stride, "mosaic_stride": self.plan.mosaic_stride}
+        share = {"rank": group.rank, "num_processes": group.size, "stride": self.plan.mosaic_stride}
         dataset: KeyedDataset
         if train["tiles"]:
             tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
-            dataset = tiled = TiledDataset(tiling, *options)
+            dataset = tiled = TiledDataset(tiling, *words, **options)
             self.batches = TileBatches(
                 tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
-            dataset = KeyedDataset(*options)
+            dataset = KeyedDataset(*words, **options)
             self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
-        workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
+        workers = self._num_workers()
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self.batches,
@@ -248,6 +252,13 @@ class Trainer(DetectionTrainer):
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
         object.__setattr__(loader, "batch_size", batch_size)  # over all ranks
         return _without_signals(loader)
+
+    def _num_workers(self) -> int:
+        """Return how many processes load: as asked, but no more than this rank has cores, or decode images once."""
+        most = min(self.args.workers, max(1, num_cores() // self.plan.group.local_size), len(self.batches))
+        if (fit := self.batches.fit_workers(most)) < most:
+            log.info("workers: %d instead of %d, which would decode images more than once", fit, most)
+        return fit
 
     def _build_train_pipeline(self) -> None:
         """Build the loaders, and decide how many detections an image may have.

@@ -4,6 +4,7 @@ Counted in the real loader processes, with mosaic; a count depends on the order 
 """
 
 import argparse
+import dataclasses
 import multiprocessing
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 NUM_PICTURES, PX, TILE = 200, 256, 64
 
-WORKERS = range(1, 9)
+WORKERS = (*range(1, 9), 12, 16)
 
 ARGUMENTS = load_recipe("T").train | {"imgsz": 32, "tiles": TILE, "plots": False}
 """Of recipe T, on pictures that are four times as wide as a tile, as the recipe's may be."""
@@ -67,13 +68,13 @@ def decodes(folder: Path, seed: int, workers: int) -> float:
 
 def make_trainer(folder: Path, seed: int, workers: int) -> "Trainer":
     """Set up a trainer with so many workers, whatever the machine has."""
-    from job.training.trainer import Trainer  # noqa: PLC0415  # after isolate_ultralytics
+    from job.training import sampler, trainer  # noqa: PLC0415  # after isolate_ultralytics
 
-    plan = plan_tiny_training(
-        folder / "run", folder / "data" / "data.yaml", ARGUMENTS | {"seed": seed, "epochs": 20}, workers
-    )
-    with patch("os.cpu_count", return_value=max(WORKERS)):
-        return Trainer(plan)
+    train = ARGUMENTS | {"seed": seed, "epochs": 20}
+    plan = plan_tiny_training(folder / "run", folder / "data" / "data.yaml", train, workers)
+    plan = dataclasses.replace(plan, mosaic_stride=sampler.choose_stride(workers, train["batch"], train["imgsz"]))
+    with patch.object(trainer, "num_cores", return_value=max(WORKERS)):
+        return trainer.Trainer(plan)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import torch
 from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
-from job.session.environment import claim_fields, num_cores, versions
+from job.session.environment import claim_fields, versions
+from job.training.cores import num_cores
 from job.training.isolation import isolate_ultralytics
 from tests.bench.training import Bench, finish, kill
 from tests.support.tiny_training import plan_tiny_training

@@ -1,14 +1,22 @@
-"""Loading: time of an epoch's batches, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
+"""Loading: making samples, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
 
-Both make mosaics of the same JPEG files with the same arguments, taking turns.
+On pictures of 12 megapixels, CPU seconds of one process, and whether stock transforms make the same samples from the
+same draws; on smaller ones, time with worker processes. The two loaders take turns on the same files and arguments.
 """
 
 import argparse
+import functools
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import cv2
+import numpy as np
 
 from job.recipes.recipe import load_recipe
 from job.training.isolation import isolate_ultralytics
@@ -21,49 +29,96 @@ if TYPE_CHECKING:
 
 NUM_IMAGES = 400
 
+NUM_PICTURES, HEIGHT, WIDTH, QUALITY = 24, 3000, 4000, 90
+"""Pictures of 12 megapixels, as a drone takes them."""
+
 Batches = Callable[[int], Iterable[Any]]
 """The batches of an epoch (0-based)."""
 
 
 def main() -> None:
-    """Print the ratio for each number of workers."""
+    """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5, help="turns of each loader")
     pairs = parser.parse_args().pairs
     with tempfile.TemporaryDirectory(prefix="bench-") as base:
         folder = Path(base)
         isolate_ultralytics(folder / "ultralytics")
-        make_tiny_dataset(folder / "data", num_train=NUM_IMAGES, px=1280)
-        data = folder / "data" / "data.yaml"
-        data.write_text(f"path: {folder / 'data'}\n{data.read_text()}")
-        for workers in (0, 1, 2):
-            seconds: list[tuple[float, float]] = []
-            for _ in range(pairs):
-                trainer = make_trainer(folder, workers)
+        draw_pictures(folder / "pictures")
+        compare_cpu(folder, pairs)
+        compare_time(folder, pairs)
+
+
+def compare_cpu(folder: Path, pairs: int) -> None:
+    """Print CPU seconds of a sample of recipe A from pictures of 12 megapixels, and whether samples are equal."""
+    trainer = make_trainer(folder, folder / "pictures", 0, load_recipe("A").train["imgsz"])
+    decoded = trainer.train_loader.dataset.recent
+    digests, seconds = [], []
+    for turn in range(pairs):
+        epoch = functools.partial(trainer.epoch_of_batches, turn, 0)
+        decoded.clear()
+        mine = cpu_of_an_epoch(epoch())
+        with stock_decoder():
+            theirs = cpu_of_an_epoch(stock_batches(trainer)(turn))
+            seconds.append((theirs[0] / NUM_PICTURES, mine[0] / NUM_PICTURES))
+            decoded.clear()
+            with stock_transforms(trainer):
+                digests.append(cpu_of_an_epoch(epoch())[1] == mine[1])
+    print_pairs(
+        f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px",
+        seconds,
+        f"stock transforms make other samples (of {NUM_PICTURES * pairs}, {'none' if all(digests) else 'some'} differ)",
+    )
+
+
+def compare_time(folder: Path, pairs: int) -> None:
+    """Print seconds of an image of 1280 px for each number of workers."""
+    make_tiny_dataset(folder / "data", num_train=NUM_IMAGES, px=1280)
+    for workers in (0, 1, 2):
+        seconds: list[tuple[float, float]] = []
+        for _ in range(pairs):
+            trainer = make_trainer(folder, folder / "data", workers, 640)
+            with stock_decoder():
                 stock = seconds_of_an_image(stock_batches(trainer))
-                ours = seconds_of_an_image(lambda epoch, trainer=trainer: trainer.epoch_of_batches(epoch, 0))
-                trainer.shut_loaders()
-                seconds.append((stock, ours))
-            stock_s, ours_s = zip(*seconds, strict=True)
-            print_row(
-                f"an image of 1280 px in a mosaic, {workers} workers, ours / stock",
-                ratios(ours_s, stock_s),
-                f"other programs ran; stock took {spread([1000 * s for s in stock_s], 1)} ms",
-            )
+            ours = seconds_of_an_image(lambda epoch, trainer=trainer: trainer.epoch_of_batches(epoch, 0))
+            trainer.shut_loaders()
+            seconds.append((stock, ours))
+        print_pairs(f"an image of 1280 px in a mosaic, {workers} workers", seconds, "other programs ran")
 
 
-def make_trainer(folder: Path, workers: int) -> "Trainer":
-    """Set up recipe A at 640 px."""
+def print_pairs(what: str, seconds: list[tuple[float, float]], meaningless_if: str) -> None:
+    """Print a ratio from pairs of stock's and our seconds of a sample."""
+    stock_s, ours_s = zip(*seconds, strict=True)
+    took = spread([1000 * s for s in stock_s], 1)
+    print_row(f"{what}, ours / stock", ratios(ours_s, stock_s), f"{meaningless_if}; stock took {took} ms")
+
+
+def draw_pictures(folder: Path) -> None:
+    """Draw pictures with detail of all sizes, and ten boxes in each."""
+    random = np.random.default_rng(0)
+    for split, number in (("train", NUM_PICTURES), ("val", 1)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for name in range(number):
+            grain = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+            for px in (1, 2, 8, 32, 200):
+                rough = random.normal(0, 6 + px / 10, (HEIGHT // px, WIDTH // px, 3)).astype(np.float32)
+                grain += cv2.resize(rough, (WIDTH, HEIGHT))
+            pixels = np.clip(grain + 120, 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / "images" / split / f"{name}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+            boxes = "".join(f"0 {x:.6f} {y:.6f} 0.02 0.02\n" for x, y in random.uniform(0.1, 0.9, (10, 2)))
+            (folder / "labels" / split / f"{name}.txt").write_text(boxes)
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [animal]\n")
+
+
+def make_trainer(folder: Path, data: Path, workers: int, imgsz: int) -> "Trainer":
+    """Set up recipe A."""
     from job.training.trainer import Trainer  # noqa: PLC0415  # after isolate_ultralytics
 
-    return Trainer(
-        plan_tiny_training(
-            folder / "run",
-            folder / "data" / "data.yaml",
-            load_recipe("A").train | {"imgsz": 640, "plots": False},
-            workers,
-        )
-    )
+    yaml = folder / "data.yaml"
+    yaml.write_text(f"path: {data}\n{(data / 'data.yaml').read_text()}")
+    train = load_recipe("A").train | {"imgsz": imgsz, "plots": False}
+    return Trainer(plan_tiny_training(folder / "run", yaml, train, workers))
 
 
 def stock_batches(trainer: "Trainer") -> Batches:
@@ -74,6 +129,39 @@ def stock_batches(trainer: "Trainer") -> Batches:
     dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="train", stride=32)
     loader = build_dataloader(dataset, args.batch, args.workers, shuffle=True, device="cpu")
     return lambda _epoch: loader
+
+
+@contextmanager
+def stock_decoder() -> Iterator[None]:
+    """Let Ultralytics decode images by itself."""
+    from ultralytics.data import base  # noqa: PLC0415  # after isolate_ultralytics
+    from ultralytics.utils import patches  # noqa: PLC0415  # after isolate_ultralytics
+
+    with patch.object(base, "imread", patches.imread):
+        yield
+
+
+@contextmanager
+def stock_transforms(trainer: "Trainer") -> Iterator[None]:
+    """Let the dataset of a trainer augment by Ultralytics' own transforms."""
+    from job.training import dataset  # noqa: PLC0415  # after isolate_ultralytics
+
+    ours = trainer.train_loader.dataset
+    with patch.object(dataset, "keep_arrays", lambda _transforms: None):
+        stock = ours.build_transforms(trainer.args)
+    with patch.object(ours, "transforms", stock):
+        yield
+
+
+def cpu_of_an_epoch(batches: Iterable[Any]) -> tuple[float, str]:
+    """Return the CPU seconds of an epoch's batches in this process, and a digest of their pixels and boxes."""
+    digest, seconds, started = hashlib.sha256(), 0.0, time.process_time()
+    for batch in batches:
+        seconds += time.process_time() - started
+        for name in ("img", "cls", "bboxes"):
+            digest.update(batch[name].numpy().tobytes())
+        started = time.process_time()
+    return seconds, digest.hexdigest()
 
 
 def seconds_of_an_image(batches: Batches) -> float:

@@ -2,10 +2,12 @@
 
 import collections
 import hashlib
+import logging
 import multiprocessing
 import random
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,15 +43,39 @@ def make_trainer(confined, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampling")
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(workers=0, seed=0, num_train=18, **train):
+    def make(workers=0, seed=0, num_train=18, of_plan=MappingProxyType({}), **train):
         data = folder / f"of-{num_train}"
         yaml = data / "data.yaml"
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers))
+        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers)
+        return Trainer(replace(plan, **of_plan))
 
     return make
+
+
+@pytest.fixture
+def num_decodes(sampler, make_trainer, monkeypatch):
+    """A function that has an epoch of 400 images made by some workers, and returns how many images are decoded."""
+    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- Ultralytics is confined first
+
+    from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
+
+    def count(num_workers, stride):
+        decode, decoded = YOLODataset.load_image, []
+        monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
+        monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(num_workers=num_workers))
+        trainer = make_trainer(num_train=400, imgsz=32, mixup=0.0, of_plan={"mosaic_stride": stride})
+        dataset = trainer.train_loader.dataset
+        for worker in range(num_workers):
+            dataset.recent.clear()
+            for batch in list(trainer.batches)[worker::num_workers]:
+                for sample in batch:
+                    dataset[sample]
+        return len(decoded)
+
+    return count
 
 
 def stream(trainer, epoch, first_batch=0):
@@ -98,17 +124,39 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
     assert len({tuple(order) for order in orders}) == 3
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("num_workers", range(1, 17))
 def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampler, num_workers):
     """Batches are dealt to the workers in turn: a partner is among those of the same one, and not far away."""
-    batches = list(sampler.EpochBatches(num_images=400, batch_size=4, seed=0))
+    stride = sampler.choose_stride(num_workers, batch_size=4, imgsz=2048)
+    sequence = sampler.EpochBatches(num_images=400, batch_size=4, seed=0, stride=stride)
+    assert (sequence.stride, sequence.fit_workers(num_workers)) == (stride, num_workers)
+    batches = list(sequence)
     for number, batch in enumerate(batches):
         near = range(
-            max(number - sampler.STRIDE * sampler.PARTNERS // 4, number % sampler.STRIDE),
-            number + sampler.STRIDE * sampler.PARTNERS // 4 + 1,
+            max(number - stride * sampler.PARTNERS // 4, number % stride), number + stride * sampler.PARTNERS // 4 + 1
         )
         mine = [batches[other] for other in near if other % num_workers == number % num_workers and other < 100]
         assert set(batch[0].partners) <= {sample.image for other in mine for sample in other}
+
+
+def test_the_stride_of_a_new_run_suits_its_workers_and_their_memory(sampler):
+    """A new run has the stride of older versions with 1, 2, 4 and 8 workers, a multiple of any other number, and less
+    where a worker would keep more than 1 GiB of decoded images; several processes count their shares of a batch.
+    """
+    strides = [sampler.choose_stride(workers, batch_size=4, imgsz=640) for workers in range(17)]
+    assert strides == [8, 8, 8, 12, 8, 10, 12, 14, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    assert [sampler.choose_stride(workers, batch_size=4, imgsz=2048) for workers in (0, 1, 2, 4, 8)] == [2, 2, 4, 8, 8]
+    assert [sampler.choose_stride(1, 64, 1024, num_processes) for num_processes in (1, 2, 4, 8)] == [2, 4, 8, 8]
+
+
+@pytest.mark.parametrize(("stride", "fit"), [(8, [0, 1, 2, 2, 4, 4, 4, 4, 8]), (12, [0, 1, 2, 3, 4, 4, 6, 6, 6])])
+def test_a_run_on_another_machine_takes_as_many_workers_as_suit_its_stride(sampler, stride, fit):
+    """Of 0 to 8 workers a run takes those among which its sequences can be dealt evenly; in an epoch that is too short
+    for its stride it takes all.
+    """
+    whole, short = (sampler.EpochBatches(num_images, 4, 0, stride=stride) for num_images in (400, 40))
+    assert [whole.fit_workers(most) for most in range(9)] == fit
+    assert [short.fit_workers(most) for most in range(9)] == list(range(9))
 
 
 @pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
@@ -128,15 +176,96 @@ def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(
     assert all(0.85 < count / (num_epochs * num_partners) < 1.15 for count in counts.values())
 
 
-def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
-    """The partners of mosaics are at hand, those of an epoch's first batches included."""
-    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- Ultralytics is confined first
+@pytest.mark.parametrize("num_workers", [1, 3, 5, 7, 12])
+def test_an_image_is_decoded_about_once_in_an_epoch(sampler, num_decodes, num_workers):
+    """The partners of mosaics are at hand, those of an epoch's first batches included, with any number of workers."""
+    assert 400 <= num_decodes(num_workers, sampler.choose_stride(num_workers, 4, 32)) <= 440
 
-    trainer = make_trainer(num_train=480, mixup=0)
-    decode, decoded = YOLODataset.load_image, []
-    monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
-    stream(trainer, 0)
-    assert 480 <= len(decoded) <= 500
+
+def test_an_image_is_decoded_more_often_by_workers_that_do_not_suit_the_stride(num_decodes):
+    """Five workers decode each image at least twice in a run whose stride is no multiple of five."""
+    assert num_decodes(5, stride=8) > 800
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_training_augments_in_kept_arrays(make_trainer, closed):
+    """No transform of a training, with mosaic or without, is one of Ultralytics' that have a counterpart in kept
+    arrays.
+    """
+    from job.training.augmentation import KEPT  # noqa: PLC0415 -- imports Ultralytics
+
+    dataset = make_trainer().train_loader.dataset
+    found = list(every_transform(dataset.transforms_without_mosaic if closed else dataset.transforms))
+    assert set(KEPT.values()) <= set(found)
+    assert not set(KEPT) & set(found)
+
+
+def every_transform(transform):
+    """Yield the class of a transform and of all that it calls."""
+    yield type(transform)
+    called = [*(getattr(transform, "transforms", None) or ()), getattr(transform, "pre_transform", None)]
+    for inner in filter(None, called):
+        yield from every_transform(inner)
+
+
+def test_a_decoded_image_is_neither_copied_nor_changed(make_trainer):
+    """An image that is kept is the same array each time, and cannot be written to."""
+    dataset = make_trainer().train_loader.dataset
+    dataset.buffer = [0]
+    (first, *_), (second, *_) = dataset.load_image(0), dataset.load_image(0)
+    assert first is second
+    assert not first.flags.writeable
+
+
+def test_a_worker_stacks_a_batch_in_shared_memory(make_trainer, monkeypatch):
+    """The images of a batch are stacked where other processes see them, in a worker alone."""
+    trainer = make_trainer()
+    dataset, samples = trainer.train_loader.dataset, next(iter(trainer.batches))
+    assert not dataset.collate_fn([dataset[sample] for sample in samples])["img"].is_shared()
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: SimpleNamespace(num_workers=1))
+    assert dataset.collate_fn([dataset[sample] for sample in samples])["img"].is_shared()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with fewer cores
+@pytest.mark.parametrize(
+    ("asked", "cores", "local_size", "used"), [(3, 8, 1, 2), (8, 4, 1, 4), (8, 4, 2, 2), (8, 1, 2, 1), (0, 8, 1, 0)]
+)
+def test_workers_suit_the_stride_and_the_cores(make_trainer, monkeypatch, caplog, asked, cores, local_size, used):
+    """A training has as many workers as asked, but no more than its share of the cores, or suit its stride of 8, which
+    is logged.
+    """
+    from job.training import trainer  # noqa: PLC0415 -- imports Ultralytics
+    from job.training.distributed import ProcessGroup  # noqa: PLC0415 -- as above
+
+    monkeypatch.setattr(trainer, "num_cores", lambda: cores)
+    with caplog.at_level(logging.INFO, logger="job"):
+        made = make_trainer(asked, num_train=400, of_plan={"group": ProcessGroup(local_size=local_size)})
+    assert made.train_loader.num_workers == used
+    assert ("workers: 2 instead of 3, which would decode images more than once" in caplog.text) == (asked == 3)
+
+
+def test_decoded_images_are_kept_up_to_a_number_of_bytes(make_trainer, monkeypatch):
+    """Images and pictures that are kept for later never exceed their limit, and samples are the same below it."""
+    from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
+
+    whole = stream(make_trainer(tiles=40), 0)
+    limit = 10 * 64 * 64 * 3
+    monkeypatch.setattr(module, "CACHE_BYTES", limit)
+    trainer = make_trainer(tiles=40)
+    dataset, sizes = trainer.train_loader.dataset, []
+    make_sample = type(dataset).__getitem__
+
+    def measured(*args):
+        sample = make_sample(*args)
+        sizes.append(
+            (sum(image[0].nbytes for image in dataset.recent.values()), sum(map(np.size, dataset.decoded.values())))
+        )
+        return sample
+
+    monkeypatch.setattr(type(dataset), "__getitem__", measured)
+    assert stream(trainer, 0) == whole
+    assert max(max(pair) for pair in sizes) <= limit
+    assert min(map(max, zip(*sizes, strict=True))) > limit / 2
 
 
 def test_workers_prefetch_the_next_epoch_during_validation(make_trainer, monkeypatch):

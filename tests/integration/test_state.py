@@ -9,7 +9,6 @@ import torch
 
 from job.errors import CorruptObjectError
 from job.recipes.recipe import load_recipe
-from job.training.host_buffers import HostBuffers
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -74,7 +73,7 @@ def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
     from job.training.state import TrainingProgress, capture, restore_state  # noqa: PLC0415 -- once Ultralytics is confined
 
     def changed(change):
-        state = capture(training.trainer, TrainingProgress(), HostBuffers(pinned=False))
+        state = capture(training.trainer, TrainingProgress())
         change(state)
         return state
 

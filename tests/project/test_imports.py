@@ -27,8 +27,11 @@ FLOORS = (
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"datasets", "prediction.drawing", "training.dataset", "training.tiled_detection"},
-    "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
+    "cv2": {
+        *("datasets", "prediction.drawing"),
+        *("training.augmentation", "training.dataset", "training.decoding", "training.tiled_detection"),
+    },
+    "PIL": {"datasets", "report.examples", "session.demo", "tracking.client", "training.decoding"},
     "dhash": {"datasets.near_duplicates"},
     "fire": {"cli"},
     "google": {"cloud.batch", "cloud.google_api", "storage"},
@@ -43,6 +46,7 @@ OUTSIDE = {
         *("training.evaluation_record", "training.position"),
     },
     "requests": {"cloud.google_api", "storage"},
+    "simplejpeg": {"training.decoding"},
     "torch": {"training"},
     "torchvision": {"training.tiled_detection"},
     "tqdm": {"log"},

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from job.errors import MachineError
+from job.training import isolation
 from job.training.isolation import OF_TORCHRUN, hide_torchrun, isolate_ultralytics, threads_divided
 
 PATCHED = """
@@ -44,7 +45,7 @@ def test_the_variables_of_torchrun_are_hidden(monkeypatch):
 @pytest.mark.parametrize(("given", "inside"), [(None, "4"), ("3", "3")])
 def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch, given, inside):
     """Each process gets its share of the cores as threads, and the variable is afterwards what it was before."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(isolation, "num_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)

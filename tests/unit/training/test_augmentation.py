@@ -1,0 +1,120 @@
+"""Augmentation in kept arrays makes the samples of Ultralytics' own, from the same draws."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+PX = 64
+
+NUM_IMAGES = 6
+
+NEVER = {
+    **dict.fromkeys(("copy_paste", "cutmix", "degrees", "flipud", "mixup", "perspective", "shear", "translate"), 0.0),
+    **dict.fromkeys(("bgr", "fliplr", "hsv_h", "hsv_s", "hsv_v", "mosaic", "scale"), 0.0),
+    "copy_paste_mode": "flip",
+}
+
+OFTEN = NEVER | {
+    "mosaic": 0.7,
+    "degrees": 15.0,
+    "scale": 0.7,
+    "translate": 0.15,
+    "flipud": 0.5,
+    "fliplr": 0.5,
+    "hsv_h": 0.1,
+    "hsv_s": 0.8,
+    "hsv_v": 0.5,
+    "bgr": 0.5,
+}
+
+TRANSFORMS = {
+    "mosaic alone": NEVER | {"mosaic": 1.0},
+    "flips alone": NEVER | {"flipud": 0.5, "fliplr": 0.5},
+    "colours alone": NEVER | {"hsv_h": 0.5, "hsv_s": 0.9, "hsv_v": 0.9},
+    "hue alone": NEVER | {"hsv_h": 0.5},
+    "order of channels alone": NEVER | {"bgr": 0.5},
+    "many": OFTEN,
+    "mixed": OFTEN | {"mixup": 0.5, "cutmix": 0.5},
+    "pasted": OFTEN | {"copy_paste": 0.9},
+    "pasted from others": OFTEN | {"copy_paste": 0.9, "copy_paste_mode": "mixup"},
+    "in perspective": OFTEN | {"perspective": 0.001},
+    "none": NEVER,
+}
+
+
+@pytest.fixture
+def samples(confined):
+    """A function that makes samples with stock transforms, and the same samples with kept arrays."""
+    from ultralytics.data.augment import Format, v8_transforms  # noqa: PLC0415 -- Ultralytics is confined first
+
+    from job.training.augmentation import keep_arrays  # noqa: PLC0415 -- imports Ultralytics
+    from job.training.rng import start_streams  # noqa: PLC0415 -- as above
+
+    def make(names, num_channels=3):
+        pictures = Pictures(num_channels)
+        options = SimpleNamespace(**names)
+        for kept in (False, True):
+            transforms = v8_transforms(pictures, PX, options)
+            transforms.append(Format(bbox_format="xywh", batch_idx=True, bgr=options.bgr))
+            if kept:
+                keep_arrays(transforms)
+            made = []
+            for number in range(20):
+                start_streams("test", number)
+                made.append(transforms(pictures.get_image_and_label(number % NUM_IMAGES)))
+            yield made
+
+    return make
+
+
+class Pictures:
+    """What transforms ask of a dataset: pictures of several shapes, read-only, with outlines."""
+
+    def __init__(self, num_channels):
+        random = np.random.default_rng(0)
+        shapes = random.integers(PX // 2, PX + 1, (NUM_IMAGES, 2))
+        self.data, self.buffer, self.cache = {}, list(range(NUM_IMAGES)), None
+        self.pixels = [random.integers(0, 256, (*shape, num_channels), dtype=np.uint8) for shape in shapes]
+        for pixels in self.pixels:
+            pixels.flags.writeable = False
+        self.corners = random.uniform(0, 0.6, (NUM_IMAGES, 4, 2)).astype(np.float32)
+
+    def __len__(self):
+        return NUM_IMAGES
+
+    def get_image_and_label(self, index):
+        """Return a picture and its objects, which are squares."""
+        from ultralytics.utils.instance import Instances  # noqa: PLC0415 -- Ultralytics is confined first
+
+        corners = self.corners[index]
+        outline = np.array([[0, 0], [0.3, 0], [0.3, 0.3], [0, 0.3]], np.float32)
+        segments = np.repeat(corners[:, None] + outline, 250, axis=1)
+        boxes = np.hstack([corners, corners + np.float32(0.3)])
+        pixels = self.pixels[index]
+        return {
+            "im_file": str(index),
+            "img": pixels,
+            "cls": np.arange(4, dtype=np.float32)[:, None],
+            "instances": Instances(boxes, segments, bbox_format="xyxy", normalized=True),
+            "ori_shape": pixels.shape[:2],
+            "resized_shape": pixels.shape[:2],
+        }
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_kept_arrays_change_no_pixel_and_no_box(samples, name):
+    """Samples with each augmentation and with all of them equal those of the stock transforms, to the last bit."""
+    stock, kept = samples(TRANSFORMS[name])
+    for theirs, ours in zip(stock, kept, strict=True):
+        assert all(torch.equal(theirs[part], ours[part]) for part in ("img", "cls", "bboxes"))
+        assert ours["img"].is_contiguous()
+    assert len({sample["img"].numpy().tobytes() for sample in kept}) > NUM_IMAGES // 2
+
+
+@pytest.mark.parametrize("num_channels", [1, 4])
+def test_images_of_other_channels_are_augmented_as_before(samples, num_channels):
+    """Grey images and those of four channels get the pixels of the stock transforms."""
+    stock, kept = samples(OFTEN, num_channels)
+    assert all(torch.equal(theirs["img"], ours["img"]) for theirs, ours in zip(stock, kept, strict=True))
