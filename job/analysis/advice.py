@@ -7,6 +7,7 @@ little data says so. Knows nothing of buckets.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
+from job.analysis.falls import Schedule, find_falls
 from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
@@ -71,6 +72,9 @@ class Advice:
     better: str | None = None
     """A better run on the same validation set, if there is one."""
 
+    falls: tuple[str, ...] = ()
+    """Falls of F1 in the run, each with cause and remedy."""
+
     @property
     def recipe(self) -> str | None:
         """The advised recipe, if there is one."""
@@ -92,6 +96,12 @@ class Case:
     trend: Trend
     trained_as: str
     """The shipped recipe that matches the training arguments."""
+
+    recipe_epochs: int | None
+    """The epochs of that recipe, if it is a shipped one."""
+
+    num_epochs: int
+    """The epochs that the run was trained."""
 
     tried: frozenset[str]
     """Recipes of all finished runs on the same validation set, with this run's."""
@@ -152,6 +162,11 @@ class Case:
         return self.augmented_f1 is not None and max(self.augmented_f1, self.f1) < ENOUGH_FOR_C
 
     @property
+    def ended_early(self) -> bool:
+        """Whether it was trained too few epochs for a trend, and fewer than its recipe has."""
+        return self.trend is Trend.UNCLEAR and self.recipe_epochs is not None and self.num_epochs < self.recipe_epochs
+
+    @property
     def figures(self) -> str:
         """F1, precision and recall, as text."""
         return f"F1 {self.f1:.1%}, precision {self.precision:.1%}, recall {self.recall:.1%}"
@@ -171,7 +186,7 @@ class Rule:
     """Options that may help, the advised one first."""
 
     because: str
-    """The reason, with ``{target}``, ``{figures}``, ``{trend}`` and ``{misses}``."""
+    """The reason, with ``{target}``, ``{figures}``, ``{trend}``, ``{misses}``, ``{recipe}`` and ``{epochs}``."""
 
 
 RULES = (
@@ -180,6 +195,12 @@ RULES = (
         lambda case: case.f1 >= case.target,
         lambda _case: [],
         "{figures}: the target of {target:.0%} is reached, nothing more is needed",
+    ),
+    Rule(
+        "not trained to its end",
+        lambda case: case.ended_early,
+        lambda _case: [EXTEND],
+        "{figures}; {trend}: train {recipe} to its end, {epochs} epochs",
     ),
     Rule(
         "small objects missed",
@@ -276,6 +297,7 @@ def advise(
     if run.after is None:
         because = "the run is not finished; the command that started it resumes it"
         return Advice(run=run.run, rule="unfinished", because=because, trend=Trend.UNCLEAR, options=(), thin=())
+    without = {*without, *([EXTEND] if run.record.imported else [])}
     alike = comparable(run, others)
     scores = [(other.after["f1"], other) for other in (run, *alike) if other.after]
     best_f1, best = max(scores, key=lambda score: score[0])
@@ -284,6 +306,8 @@ def advise(
         **{name: run.after[name] for name in ("f1", "precision", "recall")},
         trend=trend_of(run.learning_curve),
         trained_as=run.trained_as,
+        recipe_epochs=run.recipe_epochs,
+        num_epochs=len(run.learning_curve),
         tried=frozenset(other.trained_as for _, other in scores),
         augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
         imgsz=run.train["imgsz"],
@@ -299,7 +323,14 @@ def advise(
     is_enough = case.f1 >= target
     rule = next((rule for rule in applying if is_enough or options[rule.name]), applying[0])
     trend = describe_trend(run.learning_curve)
-    because = rule.because.format(target=target, figures=case.figures, trend=trend, misses=case.misses)
+    because = rule.because.format(
+        target=target,
+        figures=case.figures,
+        trend=trend,
+        misses=case.misses,
+        recipe=case.trained_as,
+        epochs=case.recipe_epochs,
+    )
     if options[rule.name]:
         because += f"; so {_next_step(options[rule.name])}"
     elif not is_enough:
@@ -312,6 +343,10 @@ def advise(
         options=options[rule.name],
         thin=tuple(_thin(run)),
         better=best.run if best_f1 > case.f1 else None,
+        falls=tuple(
+            fall.describe(Schedule.of(run.record))
+            for fall in find_falls(run.learning_curve, run.before["f1"] if run.before else None)
+        ),
     )
 
 

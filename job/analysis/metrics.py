@@ -6,17 +6,12 @@ Guarantees shares of 1 under the names of `LABELS`. Knows nothing of the source 
 from dataclasses import dataclass
 from typing import Self
 
+from job.analysis.falls import LOUD_DROP, TOO_LOW_TO_DROP, Schedule
 from job.recipes.recipe import Band
 from job.runs.records import BeforeAfterRecord
 from job.text import table
 
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
-
-LOUD_DROP = 0.5
-"""F1 or mAP50 below this share of its earlier value is a drop."""
-
-TOO_LOW_TO_DROP = 0.1
-"""A metric below this cannot drop: it scatters as much while a detector begins to learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +62,19 @@ def has_dropped(best: dict[str, float], metrics: dict[str, float]) -> bool:
     return any(_is_drop(best[name], metrics[name]) for name in ("f1", "map50"))
 
 
-def drop_warning(best: dict[str, float], best_epoch: int, metrics: dict[str, float], epoch: int) -> str:
+def drop_warning(
+    best: dict[str, float], best_epoch: int, metrics: dict[str, float], epoch: int, schedule: Schedule
+) -> str:
     """Return the warning for an epoch far below the best one, where epoch 0 is the start weights."""
     names = [name for name in LABELS if _is_drop(best[name], metrics[name])]
     fallen = [f"{LABELS[name]} {best[name]:.1%} -> {metrics[name]:.1%}" for name in names]
-    than, why = f"after epoch {best_epoch}", "the learning rate may be too high"
+    than, why = f"after epoch {best_epoch}", schedule.cause(epoch)
     if not best_epoch:
         than = "its start weights"
         why += ", or the labels or class order differ from those the weights were trained on"
     return (
         f"after epoch {epoch} the detector is far worse than {than}: {', '.join(fallen)}; {why}; if the next epochs do "
-        "not win it back, stop and start a new run with a smaller --lr0"
+        f"not win it back, stop and start a new run with {schedule.remedy}, a third of the rate"
     )
 
 

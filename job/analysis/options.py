@@ -109,16 +109,20 @@ def find_option(
 
 
 def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Option:
+    """Return the option to train a run to the end of its recipe, or for twice its epochs if it was there."""
     done, epoch_s = len(run.learning_curve), run.epoch_s or 0.0
-    hours = done * epoch_s / HOUR
+    planned = run.recipe_epochs or 0
+    total = planned if planned > done else 2 * done
+    more = total - done
+    hours = more * epoch_s / HOUR
     return Option(
         recipe=EXTEND,
-        command=shlex.join(["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]),
+        command=shlex.join(["job", "extend", run.run, "--epochs", str(total), "--bucket", bucket]),
         expect_f1=(None, None),
         gain_f1=(0.0, None),
-        epochs=done,
+        epochs=more,
         hours=(hours, hours),
-        hours_from=f"{done} epochs of {epoch_s:.3g} s, as so far",
+        hours_from=f"{more} epochs of {epoch_s:.3g} s, as so far",
         usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
     )
 

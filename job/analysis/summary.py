@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from job.errors import CorruptObjectError
 from job.recipes.arguments import Arguments
+from job.recipes.recipe import load_recipe, recipe_names
 from job.recipes.recognition import shown_recipe, trained_as
 from job.runs.cost import RunCost, cost_of
 from job.runs.listing import RunListing
@@ -48,6 +49,13 @@ class RunSummary:
     def trained_as(self) -> str:
         """Name of the shipped recipe that matches its training arguments."""
         return trained_as(self.record.request)
+
+    @property
+    def recipe_epochs(self) -> int | None:
+        """Epochs of that shipped recipe; None if there is none."""
+        if self.trained_as not in recipe_names():
+            return None
+        return int(load_recipe(self.trained_as, self.record.request["profile"]).train["epochs"])
 
     @property
     def profile(self) -> str:

@@ -12,6 +12,8 @@ from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
 from job.errors import RunConflictError
+from job.report.reproduce import resume_of
+from job.runs.run import Run
 from job.text import command_line, labelled
 
 
@@ -52,7 +54,11 @@ def advise_next(options: AdviseOptions) -> None:
         notes += labelled("interval", f"{figure}, 95 % by resampling {where}{within}")
     if by:
         notes += labelled("better", f"run {advice.better} has F1 {describe_difference(by)}, on the same pictures")
-    options.print(advice.to_json() | {"f1": f1, "better_by": by}, format_advice(summary, advice, notes))
+    lines, resume = format_advice(summary, advice, notes), None
+    if summary.final is None:
+        resume = resume_of(Run(store, summary.run))
+        lines += command_line("run it", resume)
+    options.print(advice.to_json() | {"f1": f1, "better_by": by, "resume": resume}, lines)
 
 
 def format_advice(summary: RunSummary, advice: Advice, notes: Sequence[str] = ()) -> list[str]:
@@ -65,6 +71,8 @@ def format_advice(summary: RunSummary, advice: Advice, notes: Sequence[str] = ()
         lines += labelled("thin", reason)
     if advice.better is not None:
         lines += labelled("better", f"run {advice.better} reached more, see `job advise {advice.better}`")
+    for fall in advice.falls:
+        lines += labelled("fall", fall)
     lines += notes
     for number, option in enumerate(advice.options):
         lines += ["", *_format_option(option, "advised" if number == 0 else "or")]

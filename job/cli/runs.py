@@ -4,6 +4,7 @@ import logging
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from job.recipes.recognition import shown_recipe
 from job.report.reproduce import resume_of
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
+from job.runs.downtime import describe_downtime, downtime
 from job.runs.evaluation import read_evaluation
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
@@ -27,6 +29,8 @@ from job.text import ago, clock, duration, fitted, labelled, nearest, table
 from job.training.files import BEST
 
 log = logging.getLogger(__name__)
+
+HEADING = ("state", "epochs", "F1", "last sign", "recipe", "run")
 
 
 class ListRunsOptions(BucketOption, JsonOption):
@@ -47,9 +51,7 @@ def list_(options: ListRunsOptions) -> None:
     seen, at = survey(store), now()
     listed = [_ListedRun.of(found) for found in seen.runs]
     listed += [_ListedRun(run, "submitted, not begun") for run in seen.submitted]
-    rows = (
-        table([_HEADING, *(each.row(at) for each in listed)], right={1, 2}) if listed else [f"no runs in {store.uri}"]
-    )
+    rows = table([HEADING, *(each.row(at) for each in listed)], right={1, 2}) if listed else [f"no runs in {store.uri}"]
     lines = rows[:1]
     for row, each in zip(rows[1:], listed, strict=True):
         lines += [row, f"  {each.command}"] if each.command else [row]
@@ -57,9 +59,6 @@ def list_(options: ListRunsOptions) -> None:
     if sys.stdout.isatty():
         lines = [part for line in lines for part in fitted(line)]
     options.print({"runs": [each.to_json() for each in listed], "strays": seen.strays}, lines)
-
-
-_HEADING = ("state", "epochs", "F1", "last sign", "recipe", "run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +110,7 @@ def show(options: ShowRunOptions) -> None:
     listing = RunListing(run)
     attempts, final, point = listing.attempts(), listing.final(), record.start.point
     cost = read_cost(run, listing)
+    waits = [downtime(earlier, later) for earlier, later in pairwise(attempts)]
     checkpoints = [listing.manifest(identity) for identity in listing.committed()]
     score = read_evaluation(listing, final.weights[BEST].sha256) if final else None
     set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(listing)
@@ -118,6 +118,7 @@ def show(options: ShowRunOptions) -> None:
         "run": record.model_dump(mode="json"),
         "attempts": [attempt.to_json() for attempt in attempts],
         "bill": cost.to_json(),
+        "downtimes": waits,
         "checkpoints": [manifest.model_dump(mode="json") for manifest in checkpoints],
         "set_aside": {str(identity): why for identity, why in set_aside.items()},
         "tracking": tracking,
@@ -133,7 +134,9 @@ def show(options: ShowRunOptions) -> None:
     ]
     if record.dataset.set_aside:
         lines += labelled("set aside", f"{len(record.dataset.set_aside)} broken files")
-    for attempt, entry in zip(attempts, cost.attempts, strict=True):
+    for attempt, entry, wait in zip(attempts, cost.attempts, [None, *waits], strict=False):
+        if wait:
+            lines += labelled("between", describe_downtime(wait))
         lines += labelled(f"attempt {entry.attempt}", _attempt(attempt, entry))
     for manifest in checkpoints:
         size = f"{manifest.size_bytes / 1e6:.1f} MB"

@@ -17,7 +17,9 @@ FAILS_THE_TASK = sorted([*FATAL_HERE, TIME_LIMIT])
 """Exit codes that Batch does not retry: fatal ones, one that needs another machine, and a hang."""
 
 BOOT_IMAGE = "batch-cos"
-"""Batch's default for containers, named explicitly; its driver suits the image's CUDA 12."""
+"""Batch's default for containers, named explicitly; its driver suits the image's CUDA 12. The settings may name an
+image of `make boot-image`, which is made from the same system.
+"""
 
 BOOT_DISK_GB = 100
 STOP_TIMEOUT_S = 25
@@ -78,7 +80,11 @@ def render(submission: Submission) -> dict[str, object]:
             "machineType": machine.type,
             **PROVISIONING[placement.provisioning],
             "accelerators": [{"type": machine.gpu, "count": str(machine.gpus)}],
-            "bootDisk": {"image": BOOT_IMAGE, "type": "pd-balanced", "sizeGb": str(BOOT_DISK_GB)},
+            "bootDisk": {
+                "image": path_of(settings.boot_image) or BOOT_IMAGE,
+                "type": machine.boot_disk,
+                "sizeGb": str(BOOT_DISK_GB),
+            },
         },
     }
     network = {

@@ -12,6 +12,7 @@ from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.project_checks import (
     Asked,
     check_apis,
+    check_boot_image,
     check_content,
     check_image,
     check_network,
@@ -30,6 +31,7 @@ CHECKS: dict[str, Callable[[GoogleApi, Asked], Iterator[Finding]]] = {
     "zones": check_zones,
     "other places": check_other_places,
     "image": check_image,
+    "boot image": check_boot_image,
     "regions": check_regions,
     "network": check_network,
     "own rights": check_own_rights,

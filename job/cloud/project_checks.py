@@ -141,6 +141,27 @@ def _grade_at(asked: Asked, region: str) -> Grade:
     return "fail" if region == asked.settings.region else "warn"
 
 
+def check_boot_image(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
+    """Check that the boot image of the settings is there, if they name one, and has the container image inside."""
+    path = path_of(asked.settings.boot_image)
+    if path is None:
+        return
+    name = path.rpartition("/")[2]
+    try:
+        inside = api.get(COMPUTE, f"compute/v1/{path}").get("description")
+    except RefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        remedy = "make boot-image makes one; or take boot_image out of infra/terraform.tfvars, then make infra-apply"
+        yield Finding("boot image", "fail", f"{name} is not there", remedy)
+        return
+    if inside == asked.settings.image:
+        yield Finding("boot image", "ok", f"{name} has the container image inside")
+    else:
+        found = f"{name} has another container image inside, so that each machine fetches what differs"
+        yield Finding("boot image", "warn", found, "make boot-image IMAGE=... makes one of this")
+
+
 def check_regions(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     """Check that bucket and registry are where the job is: traffic between regions is paid for at each start."""
     region, image = asked.settings.region, asked.image

@@ -22,6 +22,9 @@ from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml
 
 Profile = Literal["full", "demo"]
 
+BY_AUTO = {"lr0", "warmup_bias_lr"}
+"""Arguments that the optimizer ``auto`` replaces by its own values."""
+
 
 StartKind = Literal["own", "pretrained", "scratch", "end"]
 """``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
@@ -117,6 +120,11 @@ class Recipe:
 
     given: frozenset[str] = frozenset()
     """Arguments that a person chose, defaults included; the others have Ultralytics' defaults."""
+
+    @property
+    def ignored(self) -> list[str]:
+        """Arguments that a person chose, and that the optimizer ``auto`` replaces."""
+        return sorted(self.given & BY_AUTO) if self.train["optimizer"] == "auto" else []
 
     @property
     def digest(self) -> str:

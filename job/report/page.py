@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal
 from urllib.parse import quote
 
+from job.analysis.falls import Schedule, find_falls
 from job.analysis.learning_curve import BEST, EARLY_GAIN, FALLEN, PLATEAU, RULES, STEADY_GAIN, notes_on
 from job.analysis.metrics import LABELS
 from job.errors import EndReason
@@ -78,6 +79,7 @@ def render(facts: Facts) -> str:
         metric_charts=list(_metric_charts(facts)),
         loss_charts=list(_loss_charts(facts)),
         epochs=epochs,
+        falls=[fall.describe(Schedule.of(facts.record)) for fall in find_falls(*_f1_of(facts))],
         course={note: at for note in COURSE if (at := [epoch for epoch, _, notes in epochs if note in notes])},
         rules=RULES,
         evaluation=evaluation,
@@ -209,12 +211,18 @@ def _over_epochs(facts: Facts, lines: Sequence[Series]) -> str:
     return charts.curve_chart(lines, first_epoch=1, num_epochs=facts.num_epochs, cuts=facts.cuts, shares=False)
 
 
+def _f1_of(facts: Facts) -> tuple[list[float], float | None]:
+    """Return F1 after each epoch, and that of the start weights once it is known."""
+    return [metrics["f1"] for metrics in facts.learning_curve], facts.before["f1"] if facts.before else None
+
+
 def _epochs(facts: Facts) -> list[tuple[int, dict[str, float], tuple[str, ...]]]:
     """Return epoch, metrics and notes, row 0 first."""
     target, curve = facts.expect.get("f1") if facts.reached else None, facts.learning_curve
+    f1, before = _f1_of(facts)
     notes = notes_on(
-        [metrics["f1"] for metrics in curve],
-        before=facts.before["f1"] if facts.before else None,
+        f1,
+        before=before,
         target=target.low if target else None,
         num_epochs=facts.num_epochs,
         best_epoch=facts.best_epoch,

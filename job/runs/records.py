@@ -356,6 +356,9 @@ class Facts(Part):
     model_config = ConfigDict(extra="allow")
 
     optimizer: str | None = None
+    lr0: NonNegativeFloat | None = None
+    """The initial learning rate, chosen by the optimizer ``auto`` or asked for; None of an imported run."""
+
     batch: PositiveInt
     num_train_images: PositiveInt | None = None
     """None of an imported run."""
@@ -451,6 +454,12 @@ class AttemptClaim(Record):
     cloud_job: str | None = None
     machine: str = ""
     """System and cores, as text."""
+
+    booted_at: Timestamp | None = None
+    """Start of the machine's kernel, as far as the system says."""
+
+    image_pull_s: NonNegativeFloat | None = None
+    """Seconds of pulling the container image, where it was measured."""
 
 
 class AttemptStart(Record):

@@ -6,6 +6,7 @@ passed over. Knows nothing of training.
 
 import json
 import logging
+import shlex
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,10 +38,10 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
         run = Run(store, name)
         record = run.record() or _taken_by(run, request)
         if record is not None and (different := differences(record.request, request)):
-            raise RunConflictError(
-                f"run {name}: was started with other values; repeat those to continue it, or choose another --run",
-                different,
-            )
+            advice = "repeat those to continue it, or choose another --run"
+            if (longer := _extension_of(run, record.request, request)) and run.final() is not None:
+                advice = f"it is finished; `{longer}` trains it for longer, or choose another --run"
+            raise RunConflictError(f"run {name}: was started with other values; {advice}", different)
         return run, record
     families = default_families(request["dataset"])
     seen = survey(store, families)
@@ -52,6 +53,15 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
         if submitted_request(run) == request:
             return run, None
     return Run(store, next_free_name(families[0], seen.names)), None
+
+
+def _extension_of(run: Run, existing: Request, asked: Request) -> str | None:
+    """Return the command that extends a run, if it differs from a request by fewer epochs alone."""
+    epochs = asked["train"]["epochs"]
+    longer: Request = {**existing, "train": existing["train"] | {"epochs": epochs}}
+    if longer != asked or epochs <= existing["train"]["epochs"]:
+        return None
+    return shlex.join(["job", "extend", run.name, "--epochs", str(epochs), "--bucket", run.store.uri])
 
 
 def submitted_request(run: Run) -> Request | None:
@@ -159,9 +169,17 @@ def _recognise(store: Store, name: str, *, list_ended: bool) -> FoundRun | Run |
 
 
 def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> None:
-    """Log the name of a new, unnamed run; warn of an unfinished one with the differences and the commands for both."""
+    """Log the name of a new, unnamed run; warn of an unfinished one with the differences and the commands for both.
+
+    Of a finished run with fewer epochs and no other difference, log the command that extends it.
+    """
     log.info("run %s: is new, named after dataset %s; --run gives another name", run.name, request["dataset"])
     seen = survey(store, default_families(request["dataset"]))
+    for found in reversed(seen.runs):
+        if found.finished and (longer := _extension_of(found.run, found.record.request, request)):
+            ended = f"run {found.run.name}: is finished, with fewer epochs; to train it for longer instead:"
+            log.info("%s\n  %s", ended, longer)
+            break
     unfinished = [found for found in reversed(seen.runs) if not found.finished]
     if not unfinished:
         return

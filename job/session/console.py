@@ -5,22 +5,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from job.analysis.advice import advise
+from job.analysis.falls import FINDS_NOTHING, NEARLY_NOTHING, Schedule, find_falls
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
+from job.analysis.summary import finished_runs, read_summary, with_evaluation
 from job.datasets.versions import newer_version
+from job.errors import JobError
 from job.log import LiveLine
+from job.report.publish import REPORT
 from job.report.reproduce import use_of
 from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, Request, RunRecord
 from job.runs.request import command_for
 from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.search import find_run
-from job.text import HOUR, command_line, dataset_and_version, dollars, duration
+from job.text import HOUR, NUM_LABEL, command_line, dataset_and_version, dollars, duration, labelled
 from job.training.callbacks import Step
 
 if TYPE_CHECKING:
     from job.training.state import Row
 
 log = logging.getLogger(__name__)
+
+RESULTS = {"report": REPORT, "weights": BEST_WEIGHTS}
+"""Objects of a finished run that a person wants, by label."""
 
 IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
 
@@ -35,10 +43,13 @@ class Reporter:
         rows: "Sequence[Row]" = (),
         usd_per_hour: float | None = None,
         *,
+        record: RunRecord,
         usd_so_far: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_epochs = num_epochs
+        self._schedule, self._start_kind = Schedule.of(record), record.start.point.kind
+        self._f1: dict[int, float] = {}
         self._usd_per_hour, self._usd_so_far, self._clock = usd_per_hour, usd_so_far, clock
         self._epoch_since: float | None = None
         self._logged_time_left = False
@@ -85,6 +96,8 @@ class Reporter:
         warning = self._judge(epoch, metrics)
         if epoch == 0:
             log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
+            if metrics["f1"] < NEARLY_NOTHING and self._start_kind in FINDS_NOTHING:
+                log.info("%s: F1 near 0 %% in the first epochs is no fault", FINDS_NOTHING[self._start_kind])
             return
         losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.2f}" for name in ("box", "cls"))
         log.info(
@@ -94,17 +107,30 @@ class Reporter:
         )
         if warning is not None:
             log.warning("%s", warning)
+        self._tell_fall(epoch, warned=warning is not None)
         if since is not None and not self._logged_time_left and epoch < self._num_epochs:
             self._logged_time_left = True
             self._log_time_left(self._num_epochs - epoch, self._epoch_since - since)
 
     def _judge(self, epoch: int, metrics: dict[str, float]) -> str | None:
         """Return a warning if the metrics of an epoch drop far below the best; once for each drop."""
+        self._f1[epoch] = metrics["f1"]
         best_epoch, best = self._best or (epoch, metrics)
         if metrics["f1"] >= best["f1"]:
             self._best = epoch, metrics
         fell_before, self._has_dropped = self._has_dropped, has_dropped(best, metrics)
-        return drop_warning(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
+        if fell_before or not self._has_dropped:
+            return None
+        return drop_warning(best, best_epoch, metrics, epoch, self._schedule)
+
+    def _tell_fall(self, epoch: int, *, warned: bool) -> None:
+        """Log a fall that is too small for a warning, and that F1 is back."""
+        curve = [f1 for number, f1 in self._f1.items() if number]
+        for fall in find_falls(curve, self._f1.get(0)):
+            if fall.epoch == epoch and not warned:
+                log.info("%s", fall.describe(self._schedule))
+            if fall.back_by == epoch:
+                log.info("after epoch %d F1 is back at that of %s", epoch, fall.best_place)
 
     def _log_time_left(self, num_epochs: int, epoch_s: float) -> None:
         """Log the time left, once, by the first epoch that this attempt trained from its beginning."""
@@ -121,8 +147,8 @@ class Reporter:
         self._line.close()
 
 
-def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
-    """Print the result of a finished run, and the command that puts it to use."""
+def say_finished(run: Run, record: RunRecord, final: FinalRecord, *, already: bool) -> None:
+    """Print the result of a finished run, where it is, and the commands that use it and that go on."""
     state = "was finished before" if already else "is finished"
     advice = "; to train it again, pass --run with a new name" if already else ""
     log.info(
@@ -132,8 +158,23 @@ def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     if not final.bits.exact:
         log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))
     table = BeforeAfter.from_record(final.comparison).table(final.profile)
-    use = "\n".join(command_line("to use it", use_of(run)))
-    print(f"\n{table}\n\nweights     {run.store.uri}/{run.key(BEST_WEIGHTS)}\n{use}")  # noqa: T201 -- the result is data
+    lines = [f"{label:{NUM_LABEL}}{run.store.uri}/{run.key(name)}" for label, name in RESULTS.items()]
+    lines += [*command_line("to use it", use_of(run)), *_next_step(run, record)]
+    print("\n".join(["", table, "", *lines]))  # noqa: T201 -- the result is data
+
+
+def _next_step(run: Run, record: RunRecord) -> list[str]:
+    """Return the advice after a finished run and its command as lines; none, with a warning, if it cannot be read."""
+    try:
+        summary = with_evaluation(run.store, read_summary(run, record))
+        advice = advise(summary, finished_runs(run.store), bucket=run.store.uri)
+    except JobError as error:
+        log.warning("run %s: the next step is not known, %s", run.name, error)
+        return []
+    if not advice.options:
+        return labelled("next", advice.because)
+    option = advice.options[0]
+    return [*labelled("next", f"{option.title}, by the rule {advice.rule!r}"), *command_line("", option.command)]
 
 
 def say_newer_data(run: Run, record: RunRecord, request: Request, *, finished: bool) -> None:

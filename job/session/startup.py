@@ -130,6 +130,11 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
         weights, point = fetch_start(context.store, found, context.folder / "start")
     training = set_up(context, data, point, weights)
     _broadcast_state(context, None)
+    if ignored := context.request.recipe.ignored:
+        log.warning(
+            "%s: the optimizer auto ignores it, and took %s at %g; pass --optimizer too",
+            *(" and ".join(ignored), training.facts["optimizer"], training.facts["lr0"]),
+        )
     transfer = training.trainer.transfer
     if transfer is not None:
         log.info("start weights %s: took over %s", point, transfer)

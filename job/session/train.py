@@ -90,7 +90,7 @@ def _lead(context: SessionContext) -> None:
     final = run.final() if record else None
     if record is not None and final is not None:
         context.group.broadcast(None)
-        say_finished(run, final, already=True)
+        say_finished(run, record, final, already=True)
         say_newer_data(run, record, identity, finished=True)
         archive_run(run, record, final, request)
         return
@@ -122,7 +122,7 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
             RunListing(run).write_bundle()
             refresher.finish()
         archive_run(run, started.record, final, context.request)
-        say_finished(run, final, already=False)
+        say_finished(run, started.record, final, already=False)
 
 
 def _ended(final: FinalRecord) -> str:
@@ -154,6 +154,7 @@ def _train_to_end(
         training.progress.rows,
         context.price.usd_per_h,
         usd_so_far=_usd_so_far(context, started),
+        record=started.record,
     )
     schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 

@@ -107,6 +107,21 @@ def test_a_registry_elsewhere_stops_a_submission(cloud, capsys, tmp_path):
     assert main(["doctor", "--cloud"]) == 0
 
 
+def test_a_boot_image_that_is_not_there_stops_a_submission(cloud, capsys, tmp_path):
+    """A boot image that was deleted is found before Batch refuses it; another container inside is a warning."""
+    path = "projects/demo-project/global/images/yolo-train-boot-1"
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "boot_image": path}))
+    assert cloud.submit() == 78
+    assert "boot image: yolo-train-boot-1 is not there; make boot-image makes one" in capsys.readouterr().err
+    for inside, said in [
+        ("job@sha256:1", "has another container image inside"),
+        (SETTINGS["image"], "has the container"),
+    ]:
+        cloud.project.boot_image = inside
+        assert main(["doctor", "--cloud"]) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_a_broken_dataset_stops_a_submission(cloud, capsys):
     """A push that was cut off is found before a machine is paid for."""
     open_store(cloud.bucket).put("datasets/half/versions/0001.begun", b"")

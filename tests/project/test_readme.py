@@ -1,10 +1,15 @@
 """Each command of the README is executed: by a test of this file, or by the test that this file names for it."""
 
+import dataclasses
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from job.cli.app import find, load
+from job.errors import JobError
+from job.recipes.arguments import ALIASES, read_argument
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT, TIMEOUT_S
@@ -43,12 +48,15 @@ TO_THE_CLOUD = (
 )
 """Commands from an empty project to a finished run, in their order."""
 
+ARGUMENTS = "integration/test_run_survives.py::test_a_changed_recipe_on_an_existing_run_is_refused"
 DEMO = "integration/test_demo.py::test_the_demo_learns_and_its_recipe_improves_on_the_baseline"
 PICTURES = "integration/test_data.py::test_pictures_are_trained_on_where_they_lie"
+PREDICTION = "integration/test_predict.py::test_every_picture_counts_once_and_unreadable_ones_are_listed"
+STORM = "integration/test_kill_storm.py::test_runs_in_a_folder_survive_a_storm"
 
 BY_OTHERS = {
     "make train RECIPE=A": DEMO,
-    "make train RECIPE=A epochs=40 degrees=10": DEMO,
+    "make train RECIPE=A epochs=40 degrees=10": ARGUMENTS,
     "make train RECIPE=A ARGS='--weights RUN'": "integration/test_weights.py::"
     "test_a_run_a_key_and_a_file_are_the_same_start",
     "make train RECIPE=base DATA=~/photos": PICTURES,
@@ -58,12 +66,11 @@ BY_OTHERS = {
     "test_a_running_job_is_paused_from_elsewhere_and_resumed",
     "job import runs/yolov11_wildlife --bucket bucket": "integration/test_data.py::"
     "test_a_run_of_ultralytics_is_started_from",
-    f"make predict RUN={RUN} SOURCE=path/to/flight OUT=found": "integration/test_predict.py::"
-    "test_every_picture_counts_once_and_unreadable_ones_are_listed",
+    f"make predict RUN={RUN} SOURCE=path/to/flight OUT=found": PREDICTION,
     "make export RUN=...": "integration/test_export.py::test_an_export_agrees_with_its_weights",
     "make audit RUN=...": "integration/test_demo.py::test_an_audit_finds_labels_that_were_removed_or_swapped",
     "make drill": "cloud/test_drill.py::test_the_drill_passes",
-    "make kill-storm N=200": "integration/test_kill_storm.py::test_runs_in_a_folder_survive_a_storm",
+    "make kill-storm N=200": STORM,
     "make test": "project/test_surroundings.py::test_what_is_marked_full_is_named_and_left_out",
 }
 """Commands that take minutes, and the test that executes what make starts for them."""
@@ -73,6 +80,12 @@ NAMED_ONLY = {"make bench", "yolo train", "yolo predict", "yolo export"}
 
 OF_MAKE = {"--bucket", "--profile", "--recipe"}
 """Flags that the Makefile adds."""
+
+OPTIONS = {name: name.lower() for name in ("RECIPE", "BUCKET", "RUN", "DATA", "SOURCE", "OUT")}
+"""Variables of make that are options of a command."""
+
+OF_TESTS = {"kill_storm": {"N"}, "drill": {"RECIPE", "PREEMPTIONS"}, "pytest": set()}
+"""Variables of make for programs of the tests, by module."""
 
 
 def commands_in(text):
@@ -158,23 +171,84 @@ def test_the_commands_lead_from_an_empty_project_to_a_finished_run(account):
 
 @pytest.mark.parametrize("command", BY_OTHERS)
 def test_a_command_of_minutes_is_one_that_a_named_test_executes(command, tmp_path):
-    """What make starts for a command is a command line that the job understands, and the named test executes that
-    command with the same flags.
+    """What make starts for a command has the value of each of its variables and training arguments, and the named test
+    executes that command with the same flags.
     """
+    require_proof(command, BY_OTHERS[command], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "proof"),
+    [
+        ("make train RECIPE=A epoch=40", ARGUMENTS),
+        ("make train RECIPE=A epochs=40 mosaic=0.5", ARGUMENTS),
+        ("make train RECIPE=A BUKET=gs://my-bucket", ARGUMENTS),
+        ("make train RECIPE=A SOURCE=path/to/flight", ARGUMENTS),
+        ("make train RECIPE=A ARGS='--wieghts RUN'", ARGUMENTS),
+        (f"make predict RUN={RUN} SOURCE=path/to/flight OUT=found IMAGE=found", PREDICTION),
+        ("make kill-storm PREEMPTIONS=200", STORM),
+    ],
+)
+def test_a_command_with_a_wrong_word_has_no_proof(command, proof, tmp_path):
+    """A variable or a word of `yolo` that does not exist, that nothing reads, or that no test gives is noticed."""
+    with pytest.raises((AssertionError, JobError)):
+        require_proof(command, proof, tmp_path)
+
+
+def require_proof(command, proof, tmp_path):
+    """Check what make starts for a command, and that a test executes it."""
     checkout = make_checkout(tmp_path / "checkout")
     (checkout / f"bucket/runs/{RUN}").mkdir(parents=True)
     (checkout / f"bucket/runs/{RUN}/run.json").touch()
-    done = in_shell(with_values(command, RUN=RUN), checkout)
+    command = with_values(command, RUN=RUN)
+    done = in_shell(command, checkout)
     assert done.returncode == 0, done.stderr
     ((program, words),) = calls_of(checkout)
-    file, _, test = BY_OTHERS[command].partition("::")
+    given = dict(word.split("=", 1) for word in shlex.split(command)[2:] if "=" in word)
+    file, _, test = proof.partition("::")
     source = (ROOT / "tests" / file).read_text()
     assert f"def {test}(" in source
     if program == "job":
         path, entry = find(words)
-        load(entry).read("job", words[len(path) :])
-        flags = {word for word in words if word.startswith("--")} - OF_MAKE
-        assert {word for word in {*path, *flags} if f'"{word}"' not in source} == set()
+        require_values(given, words, options_of(entry, words[len(path) :]))
+        assert [word for word in path if f'"{word}"' not in source] == []
+        flags = flags_in(words) - OF_MAKE
+        assert [flag for flag in flags if not any(f'"{name}"' in source for name in names_of(flag))] == []
     else:
         assert (program, words[0]) == ("python", "-m")
-        assert words[1].rpartition(".")[2] in source
+        module = words[1].rpartition(".")[2]
+        assert module in source
+        assert given.keys() <= OF_TESTS[module]
+        assert set(given.values()) <= set(words)
+
+
+def options_of(entry, words):
+    """Return the options that a command reads from its words, without running it."""
+    read = []
+    dataclasses.replace(load(entry), function=read.append).read("job", words)()
+    return read[0]
+
+
+def require_values(given, words, options):
+    """Check that each variable of make has arrived as an option: training arguments in small letters, ARGS as words."""
+    for name, value in given.items():
+        if name == "ARGS":
+            assert set(shlex.split(value)) <= set(words)
+        elif name.islower():
+            argument = ALIASES.get(name, name)
+            assert options.recipe.train[argument] == read_argument(argument, value)
+        else:
+            found = getattr(options, OPTIONS.get(name, ""), None)
+            values = found if isinstance(found, tuple) else (getattr(found, "name", found),)
+            assert values == (value.replace("~", str(Path.home()), 1),)
+
+
+def flags_in(words):
+    """Return the flags among words, also those that are written as `yolo` writes them."""
+    assigned = {f"--{word.partition('=')[0]}" for word in words if re.match(r"[a-z]\w*=", word)}
+    return assigned | {word for word in words if word.startswith("--")}
+
+
+def names_of(flag):
+    """Return a flag and its other names."""
+    return {flag, *(f"--{alias}" for alias, name in ALIASES.items() if flag == f"--{name}")}

@@ -52,6 +52,9 @@ class FakeProject:
         self.image_bytes: int | None = 3_240_000_000
         """None if the registry does not have it."""
 
+        self.boot_image: str | None = None
+        """Description of each boot image; None if there is none."""
+
         self.location: str = REGION.upper()
         """Of the bucket."""
 
@@ -108,6 +111,12 @@ class FakeProject:
                 items[f"zones/{pages[number]}"] = {kind: [{"name": name}]}
             more = {"nextPageToken": str(number + 1)} if number + 1 < len(pages) else {}
             return 200, {"items": items, **more}
+        if "/images/" in path:
+            return (
+                (404, "The resource was not found")
+                if self.boot_image is None
+                else (200, {"description": self.boot_image})
+            )
         _, _, region = path.partition("/regions/")
         if "/subnetworks/" in region:
             has_access = self.subnetworks.get(region.partition("/")[0], True)

@@ -9,8 +9,11 @@ import pytest
 from job.analysis.advice import NOTHING_HELPS, RULES, advise
 from job.analysis.learning_curve import Trend, trend_of
 from job.cli.app import main
+from job.runs.records import Imported
 from job.storage.local import FolderStore
 from tests.support.bucket_records import USERS_COURSE, missing, put_recorded, recorded
+from tests.support.cli_process import ROOT
+from tests.unit.analysis.test_falls import DEMO
 
 RISING = tuple(0.30 + 0.28 * epoch / 19 for epoch in range(20))
 """20 epochs that end at F1 58 % and rise to the end."""
@@ -52,9 +55,9 @@ def test_the_users_own_example_leads_to_a_or_continue():
         (recorded("A", course=at(0.68, RISING)), "good enough for C", ["C", "B", "transfer"]),
         (recorded("recommended", course=at(0.70)), "good enough for C", ["C", "B", "transfer"]),
         (recorded("A", course=at(0.67)), "A not enough", ["B", "transfer"]),
-        (recorded("A", course=(0.1,)), "A not enough", ["B", "transfer"]),
+        (recorded("A", course=(0.1,)), "not trained to its end", ["extend"]),
         (recorded("base", course=at(0.40)), "weak", ["B", "transfer"]),
-        (recorded("base", course=(0.1, 0.2)), "weak, too few epochs", ["continue", "extend"]),
+        (recorded("A", course=(0.69, 0.70)), "not trained to its end", ["extend"]),
         (recorded("C", course=at(0.70)), "below the target", ["B", "transfer"]),
         (recorded("B", course=at(0.71)), "below the target", ["transfer"]),
         (recorded("B", course=at(0.3)), "weak", ["transfer"]),
@@ -75,7 +78,44 @@ def test_each_rule_has_its_course(summary, rule, recipes):
 def test_no_rule_is_without_a_course():
     """The tests above name every rule that there is."""
     named = {rule for mark in test_each_rule_has_its_course.pytestmark for _, rule, _ in mark.args[1]}
-    assert {rule.name for rule in RULES} == named | {"decent, not robust, still improving"}
+    assert {rule.name for rule in RULES} == named | {"decent, not robust, still improving", "weak, too few epochs"}
+
+
+def test_after_two_epochs_a_is_trained_to_its_end():
+    """A run of two epochs is extended to the 80 of its recipe; where that cannot be, it is continued."""
+    advice = advised(recorded("A", course=(0.1, 0.2)))
+    assert "2 epochs are too few for a trend: train A to its end, 80 epochs" in advice.because
+    assert advice.options[0].command == "job extend zebra --epochs 80 --bucket gs://zoo"
+    assert (advice.options[0].epochs, advice.options[0].hours) == (78, (1.95, 1.95))  # of 90 s
+    summary = recorded("base", course=(0.1, 0.2))
+    imported = summary.record.model_copy(update={"imported": Imported(folder="train", sha256="0" * 64)})
+    advice = advised(dataclasses.replace(summary, record=imported))
+    assert (advice.rule, [option.recipe for option in advice.options]) == ("weak, too few epochs", ["continue"])
+
+
+def test_the_demo_ends_with_the_next_step_of_the_readme():
+    """The course of the demo's A leads to the command that the README shows at its end."""
+    demo = recorded("A", profile="demo", course=DEMO, start="own", dataset="wildlife-demo")
+    advice = advise(demo, bucket="bucket")
+    shown = " ".join((ROOT / "README.md").read_text().replace(" \\\n", " ").split())
+    option = advice.options[0]
+    assert f"next {option.title}, by the rule {advice.rule!r} {option.command} Kill" in shown
+    assert advice.falls == ()
+
+
+def test_a_fall_is_told_with_its_cause_and_the_remedy():
+    """The text of a fall has the numbers of the run's own schedule, and flags that its command has."""
+    fallen = recorded("A", course=(0.1, 0.2, *at(0.66)))
+    record = fallen.record.model_copy(
+        update={"facts": fallen.record.facts.model_copy(update={"optimizer": "AdamW", "lr0": 0.00125})}
+    )
+    (fall,) = advised(dataclasses.replace(fallen, record=record)).falls
+    assert fall == (
+        "F1 fell in epoch 1, from 30.0% of the start weights to 10.0%: the warm-up restarts the learning rate, "
+        "from 0 to 0.00125, in the first 3 epochs; back there by epoch 3; "
+        "remedy for a new run: --optimizer AdamW --lr0 0.0004 --warmup-bias-lr 0 (rule: a third of the rate)"
+    )
+    assert advised(recorded("A", course=at(0.66))).falls == ()
 
 
 @pytest.mark.parametrize("f1", [0.68, 0.70, 0.715, 0.716, 0.719])
@@ -120,7 +160,7 @@ def test_the_reason_names_the_advised_options(recipe, shape, tried):
             (0.0049, "decent"),
             (0.005, "still improving"),
         ),
-        (lambda f1: recorded("base", course=(f1 - 0.1, f1)), (0.49, "weak, too few epochs"), (0.5, "decent")),
+        (lambda number: recorded("base", course=(0.4,) * number), (5, "not trained to its end"), (6, "weak")),
     ],
 )
 def test_a_rule_begins_at_its_threshold(summary, below, above):

@@ -177,7 +177,7 @@ def test_the_first_whole_epoch_corrects_the_estimate_once(caplog):
     """After the first epoch that this attempt trained from its beginning, the time and dollars left are logged once."""
     caplog.set_level(logging.INFO, "job")
     clock = Clock()
-    reporter = Reporter(11, None, usd_per_hour=3.6, clock=clock)
+    reporter = Reporter(11, None, usd_per_hour=3.6, clock=clock, record=recorded("A").record)
     reporter.on_epoch({"epoch": 0, **ROW})
     clock.now += 60.0
     reporter.on_epoch({"epoch": 1, **ROW})
@@ -191,7 +191,7 @@ def test_an_epoch_that_was_begun_by_another_attempt_corrects_nothing(caplog):
     """A resumed attempt waits for an epoch of its own; without a price it logs no dollars."""
     caplog.set_level(logging.INFO, "job")
     clock = Clock()
-    reporter = Reporter(5, ROW, clock=clock)
+    reporter = Reporter(5, ROW, clock=clock, record=recorded("A").record)
     reporter.on_epoch({"epoch": 3, **ROW})
     assert times_left(caplog) == []
     clock.now += 60.0

@@ -2,9 +2,11 @@
 
 import pytest
 
+from job.analysis.falls import Schedule
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
 from job.recipes.recipe import Band
 from job.runs.progress import COLUMNS, metrics_of
+from tests.support.bucket_records import recorded
 
 
 def row(precision, recall, map50=0.5, map50_95=0.3):
@@ -39,7 +41,7 @@ def test_a_fall_after_the_first_epoch_is_a_warning():
     """A metric far below the start weights' is warned of by name, a small fall is not, nor is one from near nothing."""
     best, fallen = metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1))
     assert has_dropped(best, fallen)
-    warning = drop_warning(best, 0, fallen, 1)
+    warning = drop_warning(best, 0, fallen, 1, Schedule.of(recorded("A").record))
     assert (
         "after epoch 1 the detector is far worse than its start weights: F1 64.6% -> 17.1%, recall 60.0% -> 10.0%;"
         in (warning)

@@ -166,6 +166,14 @@ def test_an_own_recipe_file_works_the_same(tmp_path):
     )
 
 
+def test_a_rate_that_the_optimizer_replaces_is_known():
+    """The optimizer `auto` ignores a learning rate that is given; any other one takes it."""
+    recipe = load_recipe("A")
+    assert recipe.ignored == []
+    assert recipe.with_arguments({"lr0": 0.001, "warmup_bias_lr": 0.0}).ignored == ["lr0", "warmup_bias_lr"]
+    assert recipe.with_arguments({"lr0": 0.001, "optimizer": "AdamW"}).ignored == []
+
+
 def test_the_digest_depends_on_what_decides_the_outcome():
     """Another value changes a recipe's digest, and the same value written otherwise does not."""
     recipe = load_recipe("A")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shlex
 
 import pytest
@@ -256,6 +257,31 @@ def test_a_second_run_beside_finished_ones_is_no_warning(store, caplog):
     run.finish(final_content())
     warn_of_unfinished(store, Run(store, "zebra"), REQUEST, "train")
     assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
+
+
+def test_more_epochs_of_a_finished_run_are_an_extension(store, caplog):
+    """Where a request differs from a finished run by more epochs alone, the command that extends it is offered, whether
+    the run was named or not; of an unfinished run, of fewer epochs or of another value it is not.
+    """
+    base, _ = asked("--dataset", "wildlife", "--epochs", "3")
+    more, _ = asked("--dataset", "wildlife", "--epochs", "5")
+    run = Run(store, "yolov11_wildlife")
+    run.create(record(run.name, **base))
+    with pytest.raises(RunConflictError, match="repeat those to continue it"):
+        find_run(store, run.name, more)
+    run.finish(final_content())
+    extend = f"job extend yolov11_wildlife --epochs 5 --bucket {store.uri}"
+    with pytest.raises(RunConflictError, match=re.escape(f"it is finished; `{extend}` trains it for longer")):
+        find_run(store, run.name, more)
+    for words, offered in (
+        (["--epochs", "5"], True),
+        (["--epochs", "2"], False),
+        (["--epochs", "5", "--lr0", "0.1"], False),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            warn_of_unfinished(store, Run(store, "zebra"), asked("--dataset", "wildlife", *words)[0], "train")
+        assert (f"to train it for longer instead:\n  {extend}" in caplog.text) == offered
 
 
 def test_a_dry_run_warns_of_similar_runs(store, capsys):
