@@ -39,6 +39,14 @@ FAULTS = {
         lambda project: setattr(project, "location", "EUROPE-WEST4"),
         "is in europe-west4 and the job in us-central1, and each start pays for the way",
     ),
+    "the subnetwork was deleted": (
+        lambda project: project.subnetworks.update({"us-central1": None}),
+        "projects/demo-project/regions/us-central1/subnetworks/yolo does not exist; make infra-apply",
+    ),
+    "machines do not reach Google": (
+        lambda project: project.subnetworks.update({"us-central1": False}),
+        "subnets update yolo --region us-central1 --project demo-project --enable-private-ip-google-access",
+    ),
     "no right to make jobs": (
         lambda project: project.lacking.add("batch.jobs.create"),
         "batch.jobs.create on demo-project; gcloud projects add-iam-policy-binding demo-project --role roles/batch.job",
@@ -256,6 +264,8 @@ def test_places_that_a_run_may_move_to_are_checked(cloud, capsys, tmp_path):
     assert findings_of(cloud, capsys, "regions")[-1] == (
         "warn", f"{cloud.bucket} is in us-central1, and each start of a run that moves to us-east1 pays for the way"
     )  # fmt: skip
+    cloud.project.subnetworks["us-east1"] = None
+    assert [grade for grade, _ in findings_of(cloud, capsys, "network")] == ["ok", "warn"]
     assert [text.split()[0] for _, text in findings_of(cloud, capsys, "price", *machines)] == ["g2-standard-8:", "that"]
     assert main(["doctor", "--vm", "--json"]) == 0
     assert "other places" not in capsys.readouterr().out

@@ -128,6 +128,7 @@ def test_two_builds_have_the_same_layers():
         assert done.returncode == 0, done.stderr
         (image,) = json.loads(engine("image", "inspect", name).stdout)
         digests.append((image["RootFS"]["Layers"], image["Id"]))
+    engine("image", "rm", "job-built-once", "job-built-twice")
     assert len(digests[0][0]) > 1
     assert digests[0] == digests[1]
 
