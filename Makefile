@@ -40,7 +40,7 @@ UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.eac
 $(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
 $(foreach .each,$(OTHERS),$(eval override $(.each) := $$(value $(.each))))
 # `name` is one of them, so no loop here has that name. Some targets start no command that could take them.
-BARE := help image push supervisor-image supervise-up supervise-down down sky drill vm-up vm-status vm-down env light check format kill-storm clean
+BARE := help image push boot-image supervisor-image supervise-up supervise-down down sky drill vm-up vm-status vm-down env light check format kill-storm clean
 $(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(.each): would leave out $(OTHERS); \
 	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
@@ -101,7 +101,7 @@ help: ## List targets and variables
 	@echo '                       scale, into bucket/ if BUCKET is left out'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders'
 	@echo '                       or gs://b/p'
-	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
+	@echo '  IMAGE=name@sha256:.. an image in the registry: submit, vm-up, boot-image'
 	@echo '  NODES=2              machines, for sky; two for drill, as SkyPilot has them'
 	@echo '  IN=image             train or predict in the image that make image built,'
 	@echo '                       with the GPU if there is one'
@@ -236,6 +236,10 @@ infra-destroy: ## Destroy everything but the bucket, whose weights survive
 
 infra-test: ## Check format and schema, and test the rules; needs Terraform and no cloud
 	@exec $(WITH_ARGS) infra/scripts/provision.sh test
+
+.PHONY: boot-image
+boot-image: ## Make an image with IMAGE and the GPU driver inside, from which machines start sooner; a Spot machine fills it
+	@exec infra/scripts/boot_image.sh
 
 .PHONY: down
 down: ## Prove that nothing is left that costs money by the hour; needs gcloud

@@ -16,6 +16,12 @@ is_podman() {
     [[ $("$engine" --version) == *podman* ]]
 }
 
+# Whether the engine is a Docker whose buildx reads the images that are here.
+has_buildx() {
+    "$engine" buildx version >/dev/null 2>&1 &&
+        [[ $("$engine" info --format '{{.DriverStatus}}' 2>/dev/null) == *io.containerd.snapshotter* ]]
+}
+
 # What make built, and nothing that was pulled under the same name.
 require_image() {
     if ! "$engine" image inspect "$1" >/dev/null 2>&1; then

@@ -29,17 +29,23 @@ called=${3:-job}
 target=$repository/$called:$(date -u +%Y%m%d-%H%M%S)
 "$engine" tag "$1" "$target"
 # Podman compresses on the way, so that the registry's digest is none that the image here has; Docker knows it afterwards.
-# A machine has to fetch and unpack every layer before it trains: zstd makes a quarter less of them than gzip, which is
-# all that Docker pushes, and unpacks faster. Docker pulls it from version 23 on; Container-Optimized OS has a later one.
+# A machine has to fetch and unpack every layer before it trains: zstd makes a quarter less of them than gzip, and unpacks
+# faster. Docker pulls it from version 23 on; Container-Optimized OS has a later one. It pushes gzip itself; what it keeps in
+# containerd's image store buildx pushes with other compression, and builds nothing.
+pushed=$(mktemp)
+trap 'rm -f "$pushed"' EXIT
 if is_podman; then
-    pushed=$(mktemp)
-    trap 'rm -f "$pushed"' EXIT
     compression=(--compression-format zstd)
     if [[ $("$engine" push --help) == *--compression-level* ]]; then # an older Podman has none
         compression+=(--compression-level 10)
     fi
     "$engine" push "${compression[@]}" --digestfile "$pushed" "$target" >&2
     digest=$repository/$called@$(<"$pushed")
+elif has_buildx; then
+    "$engine" buildx build --provenance false --metadata-file "$pushed" --output \
+        "type=image,name=$target,push=true,oci-mediatypes=true,compression=zstd,compression-level=10,force-compression=true" \
+        - <<<"FROM $1" >&2
+    digest=$repository/$called@$(sed -n 's/.*"containerimage.digest": *"\([^"]*\)".*/\1/p' "$pushed")
 else
     "$engine" push "$target" >&2
     digest=$("$engine" image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$target" |

@@ -63,6 +63,11 @@ output "vm_machine_type" {
   value       = var.vm_machine_type
 }
 
+output "boot_image" {
+  description = "The image that Batch's machines boot, or null for Batch's own."
+  value       = var.boot_image
+}
+
 output "group" {
   description = "The managed instance group of the VM road."
   value       = google_compute_region_instance_group_manager.trainer.name

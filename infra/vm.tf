@@ -24,8 +24,8 @@ resource "google_compute_instance_template" "trainer" {
   disk {
     boot         = true
     auto_delete  = true
-    source_image = var.vm_source_image
-    disk_type    = "pd-balanced"
+    source_image = coalesce(var.boot_image, var.vm_source_image)
+    disk_type    = var.vm_disk_type
     disk_size_gb = var.vm_disk_gb
   }
 

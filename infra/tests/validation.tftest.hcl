@@ -247,6 +247,26 @@ run "a_system_without_cos_extensions_is_refused" {
   expect_failures = [var.vm_source_image]
 }
 
+run "a_disk_that_spins_is_refused" {
+  command = plan
+
+  variables {
+    vm_disk_type = "pd-standard"
+  }
+
+  expect_failures = [var.vm_disk_type]
+}
+
+run "a_container_is_no_boot_image" {
+  command = plan
+
+  variables {
+    boot_image = "us-central1-docker.pkg.dev/demo-project/yolo-train/job"
+  }
+
+  expect_failures = [var.boot_image]
+}
+
 run "a_name_is_no_address_to_tell" {
   command = plan
 

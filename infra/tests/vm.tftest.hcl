@@ -133,6 +133,34 @@ run "the_machine_boots_what_was_tested" {
   }
 }
 
+run "the_machine_boots_container_optimized_os_unless_there_is_a_boot_image" {
+  command = plan
+
+  assert {
+    condition     = google_compute_instance_template.trainer.disk[0].source_image == "projects/cos-cloud/global/images/family/cos-125-lts" && output.boot_image == null
+    error_message = "Without a boot image the VM boots the usual system, and Batch its own."
+  }
+}
+
+run "the_vm_and_batch_boot_the_image_that_was_made" {
+  command = plan
+
+  variables {
+    boot_image   = "projects/demo-project/global/images/yolo-train-boot-20261126-120000"
+    vm_disk_type = "pd-ssd"
+  }
+
+  assert {
+    condition     = google_compute_instance_template.trainer.disk[0].source_image == var.boot_image && output.boot_image == var.boot_image
+    error_message = "One image is for both."
+  }
+
+  assert {
+    condition     = google_compute_instance_template.trainer.disk[0].disk_type == "pd-ssd"
+    error_message = "The disk is of the type that was asked for."
+  }
+}
+
 run "the_machine_is_told_where_the_archive_is" {
   command = plan
 

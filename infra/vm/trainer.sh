@@ -82,8 +82,12 @@ train() {
     log_in || { say "the registry of $image cannot be logged in to"; return 1; }
     fetch_wandb_key
     docker rm --force trainer >/dev/null 2>&1
+    local began=$SECONDS limiter code
+    docker pull --quiet "$image" >&2 || say "$image cannot be pulled; a copy of it may be here"
+    export JOB_IMAGE_PULL_S=$((SECONDS - began))
+    leave_if_asked
     stop_at_the_limit &
-    local limiter=$! code
+    limiter=$!
     # The driver's files and devices one by one: Docker here has no --gpus. The loaders need the machine's shared memory.
     # Not --rm: `has_committed` reads what it said.
     # shellcheck disable=SC2086 # the command is words
@@ -91,7 +95,7 @@ train() {
         --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm \
         --volume /var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro \
         --volume /var/lib/nvidia/bin:/usr/local/nvidia/bin:ro \
-        ${WANDB_API_KEY:+--env WANDB_API_KEY} \
+        ${WANDB_API_KEY:+--env WANDB_API_KEY} --env JOB_IMAGE_PULL_S \
         "$image" $command --bucket "$BUCKET" ${ARCHIVE:+--archive "$ARCHIVE"}
     code=$?
     kill "$limiter" 2>/dev/null

@@ -206,6 +206,7 @@ class CloudOptions(BucketOption):
     network: str | None = Field(None, description="projects/P/global/networks/NAME.")
     subnetwork: str | None = Field(None, description="projects/P/regions/R/subnetworks/NAME.")
     wandb_secret: str | None = Field(None, description="The secret with the W&B key, projects/P/secrets/NAME.")
+    boot_image: str | None = Field(None, description="What machines boot, projects/P/global/images/NAME.")
 
     @property
     def settings(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ import logging
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from job.recipes.recognition import shown_recipe
 from job.report.reproduce import resume_of
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
+from job.runs.downtime import describe_downtime, downtime
 from job.runs.evaluation import read_evaluation
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
@@ -108,6 +110,7 @@ def show(options: ShowRunOptions) -> None:
     listing = RunListing(run)
     attempts, final, point = listing.attempts(), listing.final(), record.start.point
     cost = read_cost(run, listing)
+    waits = [downtime(earlier, later) for earlier, later in pairwise(attempts)]
     checkpoints = [listing.manifest(identity) for identity in listing.committed()]
     score = read_evaluation(listing, final.weights[BEST].sha256) if final else None
     set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(listing)
@@ -115,6 +118,7 @@ def show(options: ShowRunOptions) -> None:
         "run": record.model_dump(mode="json"),
         "attempts": [attempt.to_json() for attempt in attempts],
         "bill": cost.to_json(),
+        "downtimes": waits,
         "checkpoints": [manifest.model_dump(mode="json") for manifest in checkpoints],
         "set_aside": {str(identity): why for identity, why in set_aside.items()},
         "tracking": tracking,
@@ -130,7 +134,9 @@ def show(options: ShowRunOptions) -> None:
     ]
     if record.dataset.set_aside:
         lines += labelled("set aside", f"{len(record.dataset.set_aside)} broken files")
-    for attempt, entry in zip(attempts, cost.attempts, strict=True):
+    for attempt, entry, wait in zip(attempts, cost.attempts, [None, *waits], strict=False):
+        if wait:
+            lines += labelled("between", describe_downtime(wait))
         lines += labelled(f"attempt {entry.attempt}", _attempt(attempt, entry))
     for manifest in checkpoints:
         size = f"{manifest.size_bytes / 1e6:.1f} MB"

@@ -5,6 +5,7 @@ no job is looked up, cancelled or read outside of the settings' project and regi
 account, network, image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,7 @@ class Allowance:
             *self._problems_of_place(submission),
             *_differences("service_account", recorded.service_account, here.service_account),
             *_differences("network", path_of(recorded.network), path_of(here.network)),
+            *_differences("boot_image", *self._boot_images(recorded.boot_image)),
             *_differences("wandb_secret", _secret(recorded.wandb_secret), _secret(here.wandb_secret)),
         ]
         for region, subnetwork in recorded.subnetworks.items():
@@ -118,6 +120,12 @@ class Allowance:
         return self.settings.max_hours / max(
             (machines()[type_].gpus for type_ in machine_types if type_ in machines()), default=1
         )
+
+    def _boot_images(self, recorded: str | None) -> tuple[str | None, str | None]:
+        """Return a recorded boot image and the one here, as paths; any of this project's own counts as the one here."""
+        path, here = path_of(recorded), path_of(self.settings.boot_image)
+        own = path and re.fullmatch(f"projects/{self.settings.project}/global/images/[a-z][a-z0-9-]*", path)
+        return path, path if own else here
 
     def _problems_of_price(self, submission: Submission) -> list[str]:
         """Return the machines without a price here, if the limit is one of recorded dollars, which needs prices."""

@@ -11,9 +11,7 @@ from typing import Any
 from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi
 from job.cloud.machine_types import Machine, Provisioning, machines
-from job.cloud.project_checks import Asked
-
-COMPUTE = "compute.googleapis.com"
+from job.cloud.project_checks import COMPUTE, Asked
 
 
 def check_quota(api: GoogleApi, asked: Asked) -> Iterator[Finding]:

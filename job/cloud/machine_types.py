@@ -70,6 +70,9 @@ class Machine:
     gpu_memory_gib: int
     """Of each GPU."""
 
+    boot_disk: str = "pd-balanced"
+    """Compute Engine's type of the boot disk."""
+
     provisioning: tuple[Provisioning, ...] = (Provisioning.SPOT, Provisioning.ON_DEMAND)
     """How it is available, cheapest first."""
 

@@ -11,10 +11,10 @@ from typing import Literal
 from urllib.parse import quote
 
 from job.cloud.budget import usd_per_hour
-from job.cloud.findings import Finding
+from job.cloud.findings import Finding, Grade
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine, Provisioning
-from job.cloud.settings import Settings
+from job.cloud.settings import Settings, path_of
 from job.cloud.submission import Placement, placements_of
 from job.datasets.lockfile import read_version
 from job.datasets.prepare import find_dataset
@@ -22,6 +22,7 @@ from job.errors import DataError
 from job.runs.records import InitialWeights
 from job.storage.object_store import Store
 
+COMPUTE = "compute.googleapis.com"
 REGISTRY = "artifactregistry.googleapis.com"
 STORAGE = "storage.googleapis.com"
 
@@ -110,6 +111,55 @@ def check_image(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     size = int(found.get("imageSizeBytes", 0))
     fetched = f"{size / 1e9:.2f} GB" if size else "a size that the registry does not tell"
     yield Finding("image", "ok", f"it is in the registry; each machine fetches {fetched}")
+
+
+def check_network(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
+    """Check the subnetwork of each region: a machine has no address, so that private access alone leads to Google."""
+    for region, subnetwork in asked.settings.subnetworks.items():
+        if region != asked.settings.region and asked.road == "vm":
+            continue
+        path, grade = str(path_of(subnetwork)), _grade_at(asked, region)
+        try:
+            subnet = api.get(COMPUTE, f"compute/v1/{path}")
+        except RefusedError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            yield Finding("network", grade, f"{path} does not exist", "make infra-apply, or correct it in cloud.yaml")
+            continue
+        if subnet.get("privateIpGoogleAccess"):
+            yield Finding("network", "ok", f"the subnetwork of {region} is there, with private access")
+            continue
+        _, project, *_, name = path.split("/")
+        found = f"the subnetwork of {region} has no private access, so that machines reach neither bucket nor registry"
+        where = f"{name} --region {region} --project {project}"
+        remedy = f"gcloud compute networks subnets update {where} --enable-private-ip-google-access"
+        yield Finding("network", grade, found, remedy)
+
+
+def _grade_at(asked: Asked, region: str) -> Grade:
+    """Return the grade of a lack: a failure where the first job is, a warning where the run may move to."""
+    return "fail" if region == asked.settings.region else "warn"
+
+
+def check_boot_image(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
+    """Check that the boot image of the settings is there, if they name one, and has the container image inside."""
+    path = path_of(asked.settings.boot_image)
+    if path is None:
+        return
+    name = path.rpartition("/")[2]
+    try:
+        inside = api.get(COMPUTE, f"compute/v1/{path}").get("description")
+    except RefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        remedy = "make boot-image makes one; or take boot_image out of infra/terraform.tfvars, then make infra-apply"
+        yield Finding("boot image", "fail", f"{name} is not there", remedy)
+        return
+    if inside == asked.settings.image:
+        yield Finding("boot image", "ok", f"{name} has the container image inside")
+    else:
+        found = f"{name} has another container image inside, so that each machine fetches what differs"
+        yield Finding("boot image", "warn", found, "make boot-image IMAGE=... makes one of this")
 
 
 def check_regions(api: GoogleApi, asked: Asked) -> Iterator[Finding]:

@@ -62,6 +62,9 @@ class Settings:
     network: str
     subnetwork: str
     wandb_secret: str | None = None
+    boot_image: str | None = None
+    """Boot image of the machines, with container and driver inside; Batch's own if left out."""
+
     other_regions: dict[str, str]
     """Further regions near the bucket, each with its subnetwork."""
 
@@ -99,6 +102,7 @@ Secret = Annotated[
     str,
     _form(r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, perhaps with /versions/N"),
 ]
+BootImage = Annotated[str, _form(PATH + "global/images/[a-z][a-z0-9-]*", "projects/P/global/images/NAME")]
 Archive = Annotated[str, _form(r"gs://[a-z0-9][a-z0-9._/-]+", "gs://BUCKET")]
 Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
 Machine = Annotated[str, AfterValidator(_check_machine)]
@@ -117,6 +121,7 @@ class LocalSettings(BaseModel):
     network: Network | None = None
     subnetwork: Subnetwork | None = None
     wandb_secret: Secret | None = None
+    boot_image: BootImage | None = None
     image_repository: str | None = None
     other_regions: dict[Region, Subnetwork] = {}
     prices: dict[Machine, dict[Kind, Positive]] = {}
@@ -164,7 +169,7 @@ WITHOUT_IMAGE = tuple(name for name in REQUIRED if name != "image")
 def load_settings(flags: Mapping[str, object], required: Collection[str] = REQUIRED) -> Settings:
     """Return the settings of a new submission, by `local_settings`; flags go by the names of settings."""
     found = local_settings(flags, required)
-    names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
+    names = [*REQUIRED, "wandb_secret", "boot_image", "other_regions", "prices"]
     return Settings(**{name: getattr(found, name) for name in names} | {"image": found.image or ""})
 
 

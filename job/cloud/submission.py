@@ -142,6 +142,8 @@ class Submission:
         content = asdict(self)
         if self.max_hours is None:
             del content["max_hours"]  # digests of older records lack the field
+        if self.settings.boot_image is None:
+            del content["settings"]["boot_image"]  # digests of older records lack this one, too
         if self.placement.provisioning is not Provisioning.FLEX_START:  # as older records have it
             content["placement"]["spot"] = content["placement"].pop("provisioning") is Provisioning.SPOT
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

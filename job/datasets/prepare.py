@@ -142,6 +142,7 @@ def prepare_data(
     name = dataset_and_version(reference)[0]
     with timer.entered(Phase.PULL):
         version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
+    files = version.files
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
         decoded = DecodedImages(store, name)
@@ -160,7 +161,7 @@ def prepare_data(
         )
         with timer.entered(Phase.CHECK):
             report = check()
-            _require_none(folder, report.files - version.files.keys())
+            _require_none(folder, report.files - files.keys())
             if record_images:
                 decoded.add(report.hashes)
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
@@ -172,8 +173,8 @@ def prepare_data(
         readers.join()
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
-    val = split_digest(version.files, report.val, report.names)
-    test = split_digest(version.files, report.test, report.names) if report.test else None
+    val = split_digest(files, report.val, report.names)
+    test = split_digest(files, report.test, report.names) if report.test else None
     digest = pinned["digest"] if pinned else version.digest
     found = (name, version.number or None, digest)
     return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics)

@@ -46,7 +46,7 @@ def commit(
     has claimed the run.
     """
     claim = Claim(run, checkpoint.attempt)
-    claim.require_current()
+    claim.require_no_successor()
     stored = {file.sha256: (file.key, file.crc32c) for file in previous.files} if previous else {}
     files = []
     for path in paths:

@@ -455,6 +455,12 @@ class AttemptClaim(Record):
     machine: str = ""
     """System and cores, as text."""
 
+    booted_at: Timestamp | None = None
+    """Start of the machine's kernel, as far as the system says."""
+
+    image_pull_s: NonNegativeFloat | None = None
+    """Seconds of pulling the container image, where it was measured."""
+
 
 class AttemptStart(Record):
     """An attempt that is ready to train (``attempts/NNNN.start.json``)."""

@@ -176,10 +176,17 @@ class Claim:
         """Raise `SupersededError` if a later attempt has claimed the run."""
         newest = max(self.run.attempt_numbers(), default=self.attempt)
         if newest > self.attempt:
-            raise SupersededError(
-                f"run {self.run.name}: attempt {self.attempt} was superseded by attempt {newest}; this machine stops "
-                "and leaves the run to the other"
-            )
+            raise self._superseded_by(newest)
+
+    def require_no_successor(self) -> None:
+        """Raise `SupersededError` if the next attempt has claimed the run: one request, however many came before.
+
+        It spares work that `require_current` would refuse, and does not stand in for it: a later claim may be there
+        without the next one, if a person has deleted that.
+        """
+        with contextlib.suppress(ObjectNotFoundError):
+            self.run.store.stat(self.run.key(_name(self.attempt + 1)))
+            raise self._superseded_by(self.attempt + 1)
 
     def start(self, fields: Mapping[str, object]) -> None:
         """Write the start record of the attempt, ready to train."""
@@ -202,6 +209,12 @@ class Claim:
     def stop_request(self) -> StopRequest | None:
         """Return the request of `ask_to_stop`, if there is one."""
         return self.run.read(StopRequest, _name(self.attempt, ".stop"))
+
+    def _superseded_by(self, newer: int) -> SupersededError:
+        return SupersededError(
+            f"run {self.run.name}: attempt {self.attempt} was superseded by attempt {newer}; this machine stops and "
+            "leaves the run to the other"
+        )
 
     def _write(self, kind: str, record: Record, *, overwrite: bool = False) -> None:
         self.run.write(_name(self.attempt, kind), record, overwrite=overwrite)

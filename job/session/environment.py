@@ -4,8 +4,10 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,24 @@ def claim_fields() -> dict[str, Any]:
         "pid": os.getpid(),
         "cloud_job": os.environ.get("JOB_CLOUD_JOB"),  # the Batch job that this is an attempt of
         "machine": f"{platform.system()} {platform.machine()}, {num_cores()} cores",
+        "booted_at": booted_at(),
+        "image_pull_s": _image_pull_s(),
     }
+
+
+def booted_at() -> str | None:
+    """Return the start of this machine's kernel, also inside of a container; None where the system does not say."""
+    try:
+        found = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return datetime.fromtimestamp(int(found[1]), UTC).isoformat() if found else None
+
+
+def _image_pull_s() -> float | None:
+    """Return the seconds of pulling the image, which the VM's boot script measures; None if it is not told."""
+    given = os.environ.get("JOB_IMAGE_PULL_S", "")
+    return float(given) if given.isdecimal() else None
 
 
 def process_age_s() -> float:

@@ -41,9 +41,11 @@ class CanvasMosaic(Mosaic):
 
 
 class InPlaceHSV(RandomHSV):
-    """Hue, saturation and value of an image, changed by way of one kept array."""
+    """Hue, saturation and value of an image, changed by way of kept arrays."""
 
     hsv: np.ndarray | None = None
+    planes: np.ndarray
+    """The same, channel by channel: a table is looked up in half the time."""
 
     def apply_image(self, labels: Labels, params: Labels | None = None) -> Labels:  # noqa: ARG002 -- overrides
         """Change the image in place."""
@@ -52,15 +54,19 @@ class InPlaceHSV(RandomHSV):
             return labels
         hue, saturation, value = augment.np.random.uniform(-1, 1, 3) * [self.hgain, self.sgain, self.vgain]
         levels = np.arange(256, dtype=np.float64)
-        table = np.empty((1, 256, NUM_CHANNELS), np.uint8)
-        table[0, :, 0] = (levels + hue * 180) % 180
-        table[0, :, 1] = np.clip(levels * (saturation + 1), 0, 255)
-        table[0, :, 2] = np.clip(levels * (value + 1), 0, 255)
-        table[0, 0, 1] = 0  # white stays white
+        tables = np.empty((NUM_CHANNELS, 256), np.uint8)
+        tables[0] = (levels + hue * 180) % 180
+        tables[1] = np.clip(levels * (saturation + 1), 0, 255)
+        tables[2] = np.clip(levels * (value + 1), 0, 255)
+        tables[1, 0] = 0  # white stays white
         if self.hsv is None or self.hsv.shape != img.shape:
             self.hsv = np.empty_like(img)
+            self.planes = np.empty((NUM_CHANNELS, *img.shape[:2]), np.uint8)
         cv2.cvtColor(img, cv2.COLOR_BGR2HSV, dst=self.hsv)
-        cv2.LUT(self.hsv, table, dst=self.hsv)
+        cv2.split(self.hsv, list(self.planes))
+        for plane, table in zip(self.planes, tables, strict=True):
+            cv2.LUT(plane, table, dst=plane)
+        cv2.merge(list(self.planes), dst=self.hsv)
         cv2.cvtColor(self.hsv, cv2.COLOR_HSV2BGR, dst=img)
         return labels
 

@@ -32,6 +32,7 @@ EVIL = {
     ),
     "image": (f"docker.io/evil/miner@sha256:{'0' * 64}", "image: the record has 'docker.io/evil/miner@sha256"),
     "wandb_secret": ("projects/p/secrets/root-password/versions/1", "wandb_secret: the record has 'projects/p/secrets"),
+    "boot_image": ("projects/prod/global/images/root", "boot_image: the record has 'projects/prod/global/images/root'"),
     "region": ("europe-west4", "region: the record has 'europe-west4', the settings here have us-central1"),
     "other_regions": (OTHER_REGION, "region: the record has 'us-east1', the settings here have us-central1"),
 }
@@ -58,10 +59,13 @@ def write(cloud, submission):
 
 
 def test_what_the_settings_say_is_allowed(submission):
-    """A record of the same settings is obeyed; so is another image of the repository, and a key that was renewed."""
+    """A record of the same settings is obeyed; so is another image of the repository, a boot image of the project, as
+    they are made anew, and a key that was renewed.
+    """
     allowance = load_allowance({})
     allowance.require(submission)
     allowance.require(with_settings(submission, image=SAME_REPOSITORY))
+    allowance.require(with_settings(submission, boot_image="projects/demo-project/global/images/yolo-train-boot-1"))
     renewed = submission.settings.wandb_secret.replace("latest", "9")
     allowance.require(with_settings(submission, wandb_secret=renewed))
     allowance.require(with_settings(submission, wandb_secret=None))

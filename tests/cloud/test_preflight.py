@@ -39,6 +39,14 @@ FAULTS = {
         lambda project: setattr(project, "location", "EUROPE-WEST4"),
         "is in europe-west4 and the job in us-central1, and each start pays for the way",
     ),
+    "the subnetwork was deleted": (
+        lambda project: project.subnetworks.update({"us-central1": None}),
+        "projects/demo-project/regions/us-central1/subnetworks/yolo does not exist; make infra-apply",
+    ),
+    "machines do not reach Google": (
+        lambda project: project.subnetworks.update({"us-central1": False}),
+        "subnets update yolo --region us-central1 --project demo-project --enable-private-ip-google-access",
+    ),
     "no right to make jobs": (
         lambda project: project.lacking.add("batch.jobs.create"),
         "batch.jobs.create on demo-project; gcloud projects add-iam-policy-binding demo-project --role roles/batch.job",
@@ -97,6 +105,21 @@ def test_a_registry_elsewhere_stops_a_submission(cloud, capsys, tmp_path):
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "image": f"us{image}"}))
     cloud.project.location = "US"
     assert main(["doctor", "--cloud"]) == 0
+
+
+def test_a_boot_image_that_is_not_there_stops_a_submission(cloud, capsys, tmp_path):
+    """A boot image that was deleted is found before Batch refuses it; another container inside is a warning."""
+    path = "projects/demo-project/global/images/yolo-train-boot-1"
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "boot_image": path}))
+    assert cloud.submit() == 78
+    assert "boot image: yolo-train-boot-1 is not there; make boot-image makes one" in capsys.readouterr().err
+    for inside, said in [
+        ("job@sha256:1", "has another container image inside"),
+        (SETTINGS["image"], "has the container"),
+    ]:
+        cloud.project.boot_image = inside
+        assert main(["doctor", "--cloud"]) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_a_broken_dataset_stops_a_submission(cloud, capsys):
@@ -241,6 +264,8 @@ def test_places_that_a_run_may_move_to_are_checked(cloud, capsys, tmp_path):
     assert findings_of(cloud, capsys, "regions")[-1] == (
         "warn", f"{cloud.bucket} is in us-central1, and each start of a run that moves to us-east1 pays for the way"
     )  # fmt: skip
+    cloud.project.subnetworks["us-east1"] = None
+    assert [grade for grade, _ in findings_of(cloud, capsys, "network")] == ["ok", "warn"]
     assert [text.split()[0] for _, text in findings_of(cloud, capsys, "price", *machines)] == ["g2-standard-8:", "that"]
     assert main(["doctor", "--vm", "--json"]) == 0
     assert "other places" not in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
-from tests.support.cli_process import SOON_S, wait_until
+from tests.support.cli_process import ROOT, SOON_S, wait_until
 
 ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")
 IMAGE = os.environ.get("IMAGE_NAME", "job")
@@ -111,6 +111,26 @@ def steps_of(run):
     """Return the number of steps that the first attempt has reported."""
     epoch, batch = run.attempt(1).position or (0, 0)
     return epoch * 1000 + batch
+
+
+@pytest.mark.full
+def test_two_builds_have_the_same_layers():
+    """The small image, of the supervisor, is built twice from nothing: each layer has the same bytes, and so has
+    what the image says of itself.
+    """
+    if "podman" not in engine("--version").stdout:
+        pytest.skip("Docker's builder gives the files of small layers the time of their build")
+    digests = []
+    for name in ("job-built-once", "job-built-twice"):
+        done = subprocess.run(
+            [ROOT / "docker/build.sh", name, "supervisor", "--no-cache"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (image,) = json.loads(engine("image", "inspect", name).stdout)
+        digests.append((image["RootFS"]["Layers"], image["Id"]))
+    engine("image", "rm", "job-built-once", "job-built-twice")
+    assert len(digests[0][0]) > 1
+    assert digests[0] == digests[1]
 
 
 def test_no_secret_is_in_any_layer():

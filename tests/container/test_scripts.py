@@ -1,6 +1,7 @@
 """The scripts around the image, with stubs of the engine and the driver, without an image."""
 
 import itertools
+import re
 import shutil
 import subprocess
 
@@ -20,6 +21,14 @@ elif words[:2] == ["image", "inspect"] and "--format" in words:
     digest = {LOCAL_DIGEST!r} if "podman" in name else {REGISTRY_DIGEST!r}
     print("other/image@sha256:" + "3" * 64)
     print(words[-1].rpartition(":")[0] + "@" + digest)
+elif words == ["buildx", "version"]:
+    sys.exit("buildx" not in name)
+elif words[0] == "info":
+    print("[[driver-type io.containerd.snapshotter.v1]]" if "store" in name else "[[Backing Filesystem extfs]]")
+elif words[:2] == ["buildx", "build"]:
+    print("what the engine says while it pushes")
+    digests = {{"containerimage.config.digest": {LOCAL_DIGEST!r}, "containerimage.digest": {REGISTRY_DIGEST!r}}}
+    Path(words[words.index("--metadata-file") + 1]).write_text(json.dumps(digests, indent=2))
 elif words == ["push", "--help"]:
     print("--compression-format string", *(["--compression-level int"] if "new" in name else []))
 elif words[0] == "push":
@@ -28,6 +37,9 @@ elif words[0] == "push":
         Path(words[words.index("--digestfile") + 1]).write_text({REGISTRY_DIGEST!r})
 """
 """Podman compresses while it pushes: the digest of the image here is not that of the registry."""
+
+BUILDX = "docker-buildx-store"
+"""A Docker that has buildx, and containerd's image store."""
 
 
 @pytest.fixture
@@ -46,7 +58,7 @@ def script(name, *words, programs, engine="docker", where=ROOT):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=where)
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman", "new-podman"])
+@pytest.mark.parametrize("engine", ["docker", "podman", "new-podman", BUILDX])
 def test_a_push_prints_the_digest_that_the_registry_has(programs, engine):
     """The last word of a push is what `make submit` wants as IMAGE, and nothing else is on standard output."""
     done = script("push.sh", "job", "europe-docker.pkg.dev/p/yolo", programs=programs, engine=engine)
@@ -70,6 +82,21 @@ def test_a_push_is_as_small_as_the_engine_can_make_it(programs, engine, words):
     ]
     assert push[1 : 1 + len(words)] == words
     assert ("--compression-format" in push) == bool(words)
+
+
+def test_docker_pushes_zstd_by_buildx_where_that_finds_the_image(programs):
+    """With containerd's image store the image here is pushed with other compression; else Docker pushes it as it is."""
+    place = "europe-docker.pkg.dev/p/yolo"
+    programs.add(BUILDX, ENGINE, reads=True)
+    environment = {"PATH": programs.path, "CONTAINER_ENGINE": BUILDX, "HOME": str(ROOT)}
+    subprocess.run([ROOT / "docker/push.sh", "job", place], env=environment, capture_output=True, check=True, cwd=ROOT)
+    (build,) = [call for call in programs.calls(BUILDX) if call["words"][:2] == ["buildx", "build"]]
+    output = build["words"][build["words"].index("--output") + 1].split(",")
+    assert {"push=true", "compression=zstd", "force-compression=true"} < set(output)
+    assert (build["words"][-1], build["stdin"]) == ("-", "FROM job\n")
+    assert script("push.sh", "job", place, programs=programs, engine="docker-buildx").returncode == 0
+    words = programs.words("docker-buildx")
+    assert [call[0] for call in words if call[0] in {"push", "buildx"}] == ["buildx", "push"]
 
 
 def test_a_push_logs_in_to_artifact_registry(programs):
@@ -97,6 +124,16 @@ def test_the_supervisor_is_an_image_of_its_own(programs):
     assert (build[0], build[build.index("--target") + 1]) == ("build", "supervisor")
     done = script("push.sh", "job-supervisor", "europe-docker.pkg.dev/p/yolo", "supervisor", programs=programs)
     assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/supervisor@{REGISTRY_DIGEST}\n"
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_podman_gives_every_file_of_a_build_the_time_of_the_dockerfile(programs, engine):
+    """A layer of the same content is the same layer whenever it was built; Docker has no such flag."""
+    (epoch,) = re.findall(r"^ARG SOURCE_DATE_EPOCH=(\d+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)
+    assert script("build.sh", "job", programs=programs, engine=engine).returncode == 0
+    words = programs.words(engine)[-1]
+    flags = dict(itertools.pairwise(words))
+    assert flags.get("--timestamp") == (epoch if engine == "podman" else None)
 
 
 def test_a_push_without_a_login_says_how_to_get_one(programs):

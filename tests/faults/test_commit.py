@@ -21,6 +21,7 @@ from job.runs.checkpoint import commit, committed, read_manifest, restore, retai
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.local import FolderStore
+from tests.support.counting_store import CountingStore
 from tests.support.faulty_store import ABSENT, DAMAGED, WHOLE, Died, FaultyStore, FlakyStore
 
 
@@ -398,6 +399,31 @@ def test_an_attempt_superseded_during_its_upload_does_not_commit(store, run, fil
     with pytest.raises(SupersededError):
         commit(Run(claiming, "zebra"), CheckpointId(1, 0, 1), files(1), {}, None)
     assert committed(run) == []
+
+
+def test_a_later_claim_forbids_the_commit_though_the_next_one_is_gone(store, run, files):
+    """The fence is the newest claim: that of another machine counts after the one before it was deleted by hand."""
+    for _ in range(2):
+        run.claim({})
+    store.delete(run.key("attempts/0002.json"))
+    with pytest.raises(SupersededError, match="by attempt 3"):
+        commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    assert committed(run) == []
+
+
+def test_a_commit_lists_the_attempts_once(tmp_path, files):
+    """However many attempts came before, their claims are listed once, after the last file and before the manifest."""
+    counting = CountingStore.create(str(tmp_path / "counted"))
+    run = Run(counting, "zebra")
+    claim = run.claim({})
+    counting.requests.clear()
+    manifest = commit(run, CheckpointId(1, 0, claim.attempt), files(1), {}, None)
+    asked = list(counting.requests)
+    assert counting.requests["list", "runs/zebra/attempts/"] == 1
+    assert asked[-2:] == [
+        ("list", "runs/zebra/attempts/"),
+        ("put", f"runs/zebra/checkpoints/{manifest.id}/manifest.json"),
+    ]
 
 
 def test_two_attempts_never_share_a_key(store, run, files):

@@ -1,5 +1,6 @@
 """Targets that a person types, `make vm-up`, `make down` and the rest, with a stub of gcloud."""
 
+import itertools
 import json
 import os
 import shutil
@@ -59,7 +60,8 @@ class Desk:
         self.folder = folder / "project"
         self.folder.mkdir()
         shutil.copy(ROOT / "Makefile", self.folder)
-        shutil.copytree(ROOT / "infra/scripts", self.folder / "infra/scripts")
+        for name in ("infra/scripts", "infra/vm"):
+            shutil.copytree(ROOT / name, self.folder / name)
         shutil.copytree(ROOT / "job/recipes", self.folder / "job/recipes")
         (self.folder / ".venv").mkdir()
         (self.folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
@@ -144,7 +146,7 @@ def bare_path(folder, *names):
     [
         ("infra-plan", "terraform"), ("infra-apply", "terraform"), ("infra-destroy", "terraform"),
         ("infra-test", "terraform"), ("down", "gcloud"), ("vm-up", "gcloud"), ("vm-status", "gcloud"),
-        ("vm-down", "gcloud"), ("supervise-up", "gcloud"), ("supervise-down", "gcloud"),
+        ("vm-down", "gcloud"), ("supervise-up", "gcloud"), ("supervise-down", "gcloud"), ("boot-image", "gcloud"),
     ],
 )  # fmt: skip
 def test_a_missing_program_is_named(desk, tmp_path, target, tool):
@@ -156,7 +158,9 @@ def test_a_missing_program_is_named(desk, tmp_path, target, tool):
     assert "Error 78" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down", "supervise-up", "supervise-down"])
+@pytest.mark.parametrize(
+    "target", ["down", "vm-up", "vm-status", "vm-down", "supervise-up", "supervise-down", "boot-image"]
+)
 def test_a_target_before_the_first_apply_names_that_command(desk, target):
     """Before `make infra-apply` a target says what to do, and asks gcloud nothing."""
     (desk.folder / "infra/outputs.json").unlink()
@@ -306,6 +310,7 @@ def test_vm_status_shows_size_training_and_errors(desk):
 
 
 SUPERVISOR = f"supervisor@{DIGEST}"
+BOOT_IMAGE = "projects/demo-project/global/images/yolo-train-boot-20261126-120000"
 STATE, MADE = "scheduler jobs list", "run jobs list"
 
 
@@ -342,11 +347,13 @@ def test_supervise_up_makes_job_and_schedule_and_looks_once(desk):
 
 def test_the_arguments_of_the_supervisor_are_understood(desk, cloud_bucket, capsys):
     """The command of the job is one of this program: it gets as far as the bucket, which has no such run."""
-    desk.write_outputs(OUTPUTS | {"bucket": cloud_bucket, "wandb_secret": "projects/1/secrets/key/versions/7"})
+    secret = "projects/1/secrets/key/versions/7"  # noqa: S105 -- where one would be
+    desk.write_outputs(OUTPUTS | {"bucket": cloud_bucket, "wandb_secret": secret, "boot_image": BOOT_IMAGE})
     assert desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}", "NO_LIMIT=1").returncode == 0
     deploy = desk.commands[1]
     words = deploy[deploy.index("--args") + 1].removeprefix("^|^").split("|")
     assert "--no-limit" in words
+    assert BOOT_IMAGE in words[-1]
     assert main(words) == 65
     assert "zebra" in capsys.readouterr().err
 
@@ -417,6 +424,88 @@ def test_supervise_down_deletes_what_supervise_up_made(desk):
     num_calls = len(desk.commands)
     assert desk.make("supervise-down").returncode == 0
     assert [words[2] for words in desk.commands[num_calls:]] == ["list", "list"]
+
+
+ZONES, STATE_OF_MACHINE, SERIAL = "machine-types list", " describe ", "get-serial-port-output"
+SETTINGS = 'project = "demo-project"\nboot_image = "projects/demo-project/global/images/old"\nregion = "us-central1"\n'
+
+
+@pytest.fixture
+def builder(desk, monkeypatch):
+    """A person's folder after `make infra-apply`, whose machine for a boot image has filled its disk."""
+    monkeypatch.setenv("BOOT_IMAGE_PAUSE_S", "1200")
+    desk.programs.add("sleep")
+    (desk.folder / "infra/terraform.tfvars").write_text(SETTINGS)
+    desk.answer({ZONES: "us-central1-a\nus-central1-b\n", STATE_OF_MACHINE: "TERMINATED\n"})
+    return desk
+
+
+def test_a_boot_image_is_made_of_a_disk_that_a_machine_filled(builder):
+    """A Spot machine of the VM's type is told the container image; once it is off its disk becomes the image that the
+    settings name, and the machine is deleted.
+    """
+    done = builder.make("boot-image", f"IMAGE={IMAGE}")
+    assert done.returncode == 0, done.stderr
+    _, create, state, image, delete = builder.commands
+    name = create[3]
+    flags = dict(itertools.pairwise(create))
+    assert create[:3] == ["compute", "instances", "create"]
+    assert (flags["--zone"], flags["--machine-type"], flags["--provisioning-model"]) == (
+        "us-central1-a", "g2-standard-8", "SPOT"
+    )  # fmt: skip
+    assert flags["--metadata"] == f"boot-image-container={OUTPUTS['image_repository']}/{IMAGE}"
+    assert (flags["--image-project"], flags["--max-run-duration"]) == ("batch-custom-image", "40m")
+    assert state[:4] == ["compute", "instances", "describe", name]
+    assert image[:4] == ["compute", "images", "create", name]
+    assert dict(itertools.pairwise(image))["--source-disk"] == name
+    assert delete[:4] == ["compute", "instances", "delete", name]
+    settings = (builder.folder / "infra/terraform.tfvars").read_text()
+    assert settings == (
+        f'project = "demo-project"\nregion = "us-central1"\nboot_image = "projects/demo-project/global/images/{name}"\n'
+    )
+
+
+def test_a_boot_image_is_made_where_a_machine_is_free(builder):
+    """A zone without a Spot machine is followed by the next one of the region."""
+    builder.answer({ZONES: "us-central1-a\nus-central1-b\n", STATE_OF_MACHINE: "TERMINATED\n", "us-central1-a ": 1})
+    assert builder.make("boot-image", f"IMAGE={IMAGE}").returncode == 0
+    zones = [words[words.index("--zone") + 1] for words in builder.commands if "--zone" in words]
+    assert zones == ["us-central1-a", *["us-central1-b"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said", "code"),
+    [
+        ({"instances create": 1}, "no zone of us-central1 gave a Spot machine of type g2-standard-8", 75),
+        ({STATE_OF_MACHINE: 1}, "the machine that fills the image was taken", 75),
+        (
+            {STATE_OF_MACHINE: "RUNNING\n", SERIAL: "x\nboot image: cannot be filled; line 25\n"},
+            "boot image: cannot be filled; line 25\nmake boot-image: container or driver could not be put",
+            70,
+        ),
+        ({STATE_OF_MACHINE: "RUNNING\n"}, "did not end within 40 minutes", 70),
+        ({"images create": 1}, "", 1),
+    ],
+)
+def test_a_boot_image_that_cannot_be_made_changes_no_settings(builder, answers, said, code):
+    """Each failure is named; the settings stay as they are, and a machine that was made is deleted."""
+    builder.answer({ZONES: "us-central1-a\n", STATE_OF_MACHINE: "TERMINATED\n"} | answers)
+    done = builder.make("boot-image", f"IMAGE={IMAGE}")
+    assert said in done.stderr
+    assert f"Error {code}" in done.stderr
+    assert (builder.folder / "infra/terraform.tfvars").read_text() == SETTINGS
+    deleted = [words for words in builder.commands if "delete" in words]
+    assert len(deleted) == ("instances create" not in answers)
+
+
+def test_a_boot_image_needs_an_image_and_settings(builder):
+    """Without a digest, or without the file that is to name the image, nothing is asked of gcloud."""
+    done = builder.make("boot-image", "IMAGE=trainer:latest")
+    assert ("IMAGE must name an image by its digest" in done.stderr, "Error 2" in done.stderr) == (True, True)
+    (builder.folder / "infra/terraform.tfvars").unlink()
+    done = builder.make("boot-image", f"IMAGE={IMAGE}")
+    assert ("run this where make infra-apply runs" in done.stderr, "Error 78" in done.stderr) == (True, True)
+    assert builder.commands == []
 
 
 BILLED = (
@@ -572,7 +661,13 @@ def test_gcloud_knows_every_command(desk, tmp_path):
     for target in ("supervise-down", "vm-status", "vm-down", "down"):
         desk.make(target)
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
-    assert len(desk.commands) == 14 + 4 + 6 + 5
+    (desk.folder / "infra/terraform.tfvars").write_text(SETTINGS)
+    zones = {ZONES: "us-central1-a\n"}
+    desk.answer(zones | {STATE_OF_MACHINE: "RUNNING\n", SERIAL: "boot image: cannot be filled\n"})
+    desk.make("boot-image", f"IMAGE={IMAGE}")
+    desk.answer(zones | {STATE_OF_MACHINE: "TERMINATED\n"})
+    desk.make("boot-image", f"IMAGE={IMAGE}")
+    assert len(desk.commands) == 14 + 4 + 6 + 5 + 5 + 5
     commands = [words for words in desk.commands if OTHER_ZONES not in words]
     for words in [*commands, ["compute", "instances", "list", "--no-such-flag"]]:
         done = subprocess.run(

@@ -278,6 +278,24 @@ def test_the_container_has_the_gpu_and_its_driver(machine):
         assert "/var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro" in words
 
 
+def test_the_job_is_told_how_long_its_image_was_pulled(machine):
+    """The image is pulled before the container starts, which is told the seconds; one that is here will do."""
+    machine.programs.add(
+        "docker",
+        ENGINE.replace(
+            'if sys.argv[1] == "logs"', 'if sys.argv[1] == "pull":\n    sys.exit(1)\nelif sys.argv[1] == "logs"'
+        ),
+    )
+    said = machine.run_until_resized(0)
+    words = [words[0] for words in machine.programs.words("docker")]
+    assert words.index("pull") < words.index("run")
+    assert ["pull", "--quiet", IMAGE] in machine.programs.words("docker")
+    (container,) = [call for call in machine.programs.calls("docker") if call["words"][0] == "run"]
+    assert "JOB_IMAGE_PULL_S" in container["words"]
+    assert container["environment"]["JOB_IMAGE_PULL_S"].isdecimal()
+    assert "a copy of it may be here" in said
+
+
 def test_nothing_is_trained_without_a_driver(machine):
     """A driver that cannot be installed is a crash, and no container is started for it."""
     machine.programs.add("cos-extensions", "sys.exit(1)")
@@ -321,7 +339,7 @@ def test_a_run_is_trained_without_a_key(machine, secret):
     """Without a key, or with one that may not be read, the run is trained without tracking."""
     machine.secret = secret
     said = machine.run_until_resized(0)
-    assert ["--env" in words for words in machine.containers] == [False]
+    assert ["WANDB_API_KEY" in words for words in machine.containers] == [False]
     assert ("without tracking" in said) is bool(secret)
 
 

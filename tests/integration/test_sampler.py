@@ -2,11 +2,12 @@
 
 import collections
 import hashlib
+import logging
 import multiprocessing
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,14 +43,14 @@ def make_trainer(confined, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampling")
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(workers=0, seed=0, num_train=18, mosaic_stride=8, **train):
+    def make(workers=0, seed=0, num_train=18, of_plan=MappingProxyType({}), **train):
         data = folder / f"of-{num_train}"
         yaml = data / "data.yaml"
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
         plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers)
-        return Trainer(replace(plan, mosaic_stride=mosaic_stride))
+        return Trainer(replace(plan, **of_plan))
 
     return make
 
@@ -65,7 +66,7 @@ def num_decodes(sampler, make_trainer, monkeypatch):
         decode, decoded = YOLODataset.load_image, []
         monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
         monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(num_workers=num_workers))
-        trainer = make_trainer(num_train=400, imgsz=32, mixup=0.0, mosaic_stride=stride)
+        trainer = make_trainer(num_train=400, imgsz=32, mixup=0.0, of_plan={"mosaic_stride": stride})
         dataset = trainer.train_loader.dataset
         for worker in range(num_workers):
             dataset.recent.clear()
@@ -184,6 +185,63 @@ def test_an_image_is_decoded_about_once_in_an_epoch(sampler, num_decodes, num_wo
 def test_an_image_is_decoded_more_often_by_workers_that_do_not_suit_the_stride(num_decodes):
     """Five workers decode each image at least twice in a run whose stride is no multiple of five."""
     assert num_decodes(5, stride=8) > 800
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_training_augments_in_kept_arrays(make_trainer, closed):
+    """No transform of a training, with mosaic or without, is one of Ultralytics' that have a counterpart in kept
+    arrays.
+    """
+    from job.training.augmentation import KEPT  # noqa: PLC0415 -- imports Ultralytics
+
+    dataset = make_trainer().train_loader.dataset
+    found = list(every_transform(dataset.transforms_without_mosaic if closed else dataset.transforms))
+    assert set(KEPT.values()) <= set(found)
+    assert not set(KEPT) & set(found)
+
+
+def every_transform(transform):
+    """Yield the class of a transform and of all that it calls."""
+    yield type(transform)
+    called = [*(getattr(transform, "transforms", None) or ()), getattr(transform, "pre_transform", None)]
+    for inner in filter(None, called):
+        yield from every_transform(inner)
+
+
+def test_a_decoded_image_is_neither_copied_nor_changed(make_trainer):
+    """An image that is kept is the same array each time, and cannot be written to."""
+    dataset = make_trainer().train_loader.dataset
+    dataset.buffer = [0]
+    (first, *_), (second, *_) = dataset.load_image(0), dataset.load_image(0)
+    assert first is second
+    assert not first.flags.writeable
+
+
+def test_a_worker_stacks_a_batch_in_shared_memory(make_trainer, monkeypatch):
+    """The images of a batch are stacked where other processes see them, in a worker alone."""
+    trainer = make_trainer()
+    dataset, samples = trainer.train_loader.dataset, next(iter(trainer.batches))
+    assert not dataset.collate_fn([dataset[sample] for sample in samples])["img"].is_shared()
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: SimpleNamespace(num_workers=1))
+    assert dataset.collate_fn([dataset[sample] for sample in samples])["img"].is_shared()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with fewer cores
+@pytest.mark.parametrize(
+    ("asked", "cores", "local_size", "used"), [(3, 8, 1, 2), (8, 4, 1, 4), (8, 4, 2, 2), (8, 1, 2, 1), (0, 8, 1, 0)]
+)
+def test_workers_suit_the_stride_and_the_cores(make_trainer, monkeypatch, caplog, asked, cores, local_size, used):
+    """A training has as many workers as asked, but no more than its share of the cores, or suit its stride of 8, which
+    is logged.
+    """
+    from job.training import trainer  # noqa: PLC0415 -- imports Ultralytics
+    from job.training.distributed import ProcessGroup  # noqa: PLC0415 -- as above
+
+    monkeypatch.setattr(trainer, "num_cores", lambda: cores)
+    with caplog.at_level(logging.INFO, logger="job"):
+        made = make_trainer(asked, num_train=400, of_plan={"group": ProcessGroup(local_size=local_size)})
+    assert made.train_loader.num_workers == used
+    assert ("workers: 2 instead of 3, which would decode images more than once" in caplog.text) == (asked == 3)
 
 
 def test_decoded_images_are_kept_up_to_a_number_of_bytes(make_trainer, monkeypatch):

@@ -46,8 +46,14 @@ class FakeProject:
         }
         """Where a machine type or a GPU is to be had."""
 
+        self.subnetworks: dict[str, bool | None] = {}
+        """Whether the one of a region has private access, None if it does not exist; others are sound."""
+
         self.image_bytes: int | None = 3_240_000_000
         """None if the registry does not have it."""
+
+        self.boot_image: str | None = None
+        """Description of each boot image; None if there is none."""
 
         self.location: str = REGION.upper()
         """Of the bucket."""
@@ -105,7 +111,16 @@ class FakeProject:
                 items[f"zones/{pages[number]}"] = {kind: [{"name": name}]}
             more = {"nextPageToken": str(number + 1)} if number + 1 < len(pages) else {}
             return 200, {"items": items, **more}
+        if "/images/" in path:
+            return (
+                (404, "The resource was not found")
+                if self.boot_image is None
+                else (200, {"description": self.boot_image})
+            )
         _, _, region = path.partition("/regions/")
+        if "/subnetworks/" in region:
+            has_access = self.subnetworks.get(region.partition("/")[0], True)
+            return (404, "not found") if has_access is None else (200, {"privateIpGoogleAccess": has_access})
         quotas = self.quotas_of.get(region, self.region_quotas) if region else self.quotas
         return 200, {"quotas": [{"metric": name, "limit": at[0], "usage": at[1]} for name, at in quotas.items()]}
 

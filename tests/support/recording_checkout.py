@@ -12,7 +12,7 @@ from tests.support.stub_programs import Programs
 SCRIPTS = (
     *("docker/build.sh", "docker/push.sh", "docker/run.sh"),
     *("infra/scripts/provision.sh", "infra/scripts/machine.sh", "infra/scripts/left.sh"),
-    "infra/scripts/supervision.sh",
+    *("infra/scripts/supervision.sh", "infra/scripts/boot_image.sh"),
 )
 
 LEVELS = ("light", "full", "cloud", "export", "dev")

@@ -303,6 +303,16 @@ def test_paths_lose_the_address_of_their_api(submission):
     assert parsed(linked).allocation_policy.network == parsed(submission).allocation_policy.network
 
 
+def test_machines_boot_the_image_that_the_settings_name(submission):
+    """A boot image with the container inside replaces Batch's own, by its path."""
+    path = "projects/demo-project/global/images/yolo-train-boot-20261126-120000"
+    for named, image in [(None, "batch-cos"), (path, path), (f"https://www.googleapis.com/compute/v1/{path}", path)]:
+        settings = dataclasses.replace(submission.settings, boot_image=named)
+        (instance,) = parsed(dataclasses.replace(submission, settings=settings)).allocation_policy.instances
+        assert instance.policy.boot_disk.image == image
+        assert instance.install_gpu_drivers  # which are found in the image
+
+
 @pytest.mark.parametrize("usd", [50, 50.0])
 @pytest.mark.parametrize("spot", [True, False])
 def test_an_older_record_is_read_and_keeps_its_digest(submission, usd, spot):
@@ -310,7 +320,7 @@ def test_an_older_record_is_read_and_keeps_its_digest(submission, usd, spot):
     old = dataclasses.asdict(submission) | {"max_usd": usd, "request": {"recipe": "A"}}
     old["placement"] = {"region": "us-central1", "machine": "g2-standard-8", "spot": spot}
     old["settings"]["prices"] = {"g2-standard-8": {"spot": 1}}
-    del old["max_hours"]
+    del old["max_hours"], old["settings"]["boot_image"]
     read = TypeAdapter(Submission).validate_json(json.dumps(old))
     assert read.digest == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
     assert read.placement.provisioning is (Provisioning.SPOT if spot else Provisioning.ON_DEMAND)

@@ -98,6 +98,8 @@ def test_such_a_run_is_shown(store, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("run         zebra, complete, 4 epochs\n")
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("attempt ")] == ["1", "2", "3"]
+    between = [line for line in shown.splitlines() if line.startswith("between ")]
+    assert ["unknown" in line for line in between] == [True, True, False]  # the last is the sum
     assert main(["runs", "show", "zebra", "--json", "--bucket", store.uri]) == 0
     shown = json.loads(capsys.readouterr().out)
     for part, name in (("start", "start"), ("pulse", "pulse"), ("stop", "stop"), ("end", "end")):

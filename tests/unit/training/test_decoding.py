@@ -153,6 +153,14 @@ def test_pixels_of_other_channels_are_left_to_ultralytics(read, num_fast, flags)
     assert num_fast == []
 
 
+def test_without_simplejpeg_ultralytics_reads_every_file(read, monkeypatch):
+    """On a machine that lacks the faster decoder a JPEG has the same pixels."""
+    from job.training import decoding  # noqa: PLC0415 -- imports Ultralytics
+
+    monkeypatch.setattr(decoding, "simplejpeg", None)
+    assert same(*read(jpeg()))
+
+
 def test_a_file_that_is_gone_is_none(confined, tmp_path):
     """A missing file has no pixels."""
     from job.training.decoding import imread  # noqa: PLC0415 -- imports Ultralytics
