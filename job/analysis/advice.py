@@ -142,6 +142,17 @@ class Case:
         return f"{missed} at {self.imgsz} px, and the files have {self.side_px} px"
 
     @property
+    def words(self) -> dict[str, object]:
+        """What a rule's reason may name, apart from the trend."""
+        return {
+            "target": self.target,
+            "figures": self.figures,
+            "misses": self.misses,
+            "recipe": self.trained_as,
+            "epochs": self.recipe_epochs,
+        }
+
+    @property
     def decent(self) -> bool:
         """Whether the run is worth improving rather than replacing."""
         return self.f1 >= DECENT_F1
@@ -322,15 +333,7 @@ def advise(
         options[rule.name] = tuple(option for option in found if _may_help(option))
     is_enough = case.f1 >= target
     rule = next((rule for rule in applying if is_enough or options[rule.name]), applying[0])
-    trend = describe_trend(run.learning_curve)
-    because = rule.because.format(
-        target=target,
-        figures=case.figures,
-        trend=trend,
-        misses=case.misses,
-        recipe=case.trained_as,
-        epochs=case.recipe_epochs,
-    )
+    because = rule.because.format(**case.words, trend=describe_trend(run.learning_curve))
     if options[rule.name]:
         because += f"; so {_next_step(options[rule.name])}"
     elif not is_enough:
@@ -343,11 +346,13 @@ def advise(
         options=options[rule.name],
         thin=tuple(_thin(run)),
         better=best.run if best_f1 > case.f1 else None,
-        falls=tuple(
-            fall.describe(Schedule.of(run.record))
-            for fall in find_falls(run.learning_curve, run.before["f1"] if run.before else None)
-        ),
+        falls=_falls(run),
     )
+
+
+def _falls(run: RunSummary) -> tuple[str, ...]:
+    before, schedule = run.before["f1"] if run.before else None, Schedule.of(run.record)
+    return tuple(fall.describe(schedule) for fall in find_falls(run.learning_curve, before))
 
 
 def _thin(run: RunSummary) -> list[str]:

@@ -45,15 +45,6 @@ def render(submission: Submission) -> dict[str, object]:
     settings, placement, machine = submission.settings, submission.placement, machines()[submission.placement.machine]
     run = re.sub(r"[^a-z0-9_-]", "-", submission.run.lower())[:63]  # the characters and the length of a label
     labels = {"app": "yolo-train", "run": run, "segment": f"{submission.number:04d}"}
-    variables = {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}
-    environment: dict[str, object] = {"variables": variables}
-    price = settings.prices.get(machine.type, {}).get(placement.provisioning)
-    if placement.provisioning is Provisioning.FLEX_START:  # on the machine it looks like on demand
-        price = usd_per_hour(settings.prices, machine.type, placement.provisioning)
-    if price is not None:  # else the job looks its machine up
-        variables[USD_PER_HOUR] = f"{price:g}"
-    if settings.wandb_secret is not None:
-        environment["secretVariables"] = {"WANDB_API_KEY": settings.wandb_secret}
     container = {
         "imageUri": settings.image,
         "commands": submission.words,  # after the image's entry point, without a shell
@@ -61,7 +52,7 @@ def render(submission: Submission) -> dict[str, object]:
     }
     task = {
         "runnables": [{"displayName": "train", "container": container}],
-        "environment": environment,
+        "environment": _environment(submission, machine.type),
         "computeResource": {
             "cpuMilli": str(machine.vcpus * 1000),
             "memoryMib": str(int(machine.memory_gib * MEMORY_PART * 1024)),
@@ -105,3 +96,17 @@ def render(submission: Submission) -> dict[str, object]:
         },
         "logsPolicy": {"destination": "CLOUD_LOGGING"},
     }
+
+
+def _environment(submission: Submission, machine_type: str) -> dict[str, object]:
+    """Return the variables of a container; a secret is named, and read on the machine."""
+    settings, provisioning = submission.settings, submission.placement.provisioning
+    variables = {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}
+    price = settings.prices.get(machine_type, {}).get(provisioning)
+    if provisioning is Provisioning.FLEX_START:  # on the machine it looks like on demand
+        price = usd_per_hour(settings.prices, machine_type, provisioning)
+    if price is not None:  # else the job looks its machine up
+        variables[USD_PER_HOUR] = f"{price:g}"
+    if settings.wandb_secret is None:
+        return {"variables": variables}
+    return {"variables": variables, "secretVariables": {"WANDB_API_KEY": settings.wandb_secret}}

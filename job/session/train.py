@@ -19,7 +19,7 @@ from job.runs.committer import AsyncCommitter
 from job.runs.cost import cost_of
 from job.runs.heartbeat import Heartbeat
 from job.runs.listing import RunListing
-from job.runs.records import FinalRecord, RunRecord, now
+from job.runs.records import FinalRecord, Manifest, RunRecord, now
 from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.runs.search import find_run, warn_of_unfinished
@@ -40,6 +40,7 @@ from job.text import HOUR
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 from job.training.isolation import is_rank
+from job.training.position import Position
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,13 @@ def _usd_so_far(context: SessionContext, started: StartedAttempt) -> Callable[[]
     return lambda: (before or 0.0) + price * sum(context.timer.seconds().values()) / HOUR
 
 
+def _uncommitted(reached: Position, newest: Manifest | None) -> str:
+    """Return what was trained and is not committed, in words; empty if all is."""
+    if newest and newest.id.position == reached:
+        return ""
+    return f"{reached} was trained, and committed is {newest.id.position if newest else 'nothing'}"
+
+
 def _train_to_end(
     context: SessionContext,
     started: StartedAttempt,
@@ -176,13 +184,7 @@ def _train_to_end(
             "checkpoints": schedule.to_json(),
         }
 
-    def describe_uncommitted() -> str:
-        newest, reached = committer.newest, training.position
-        if newest and newest.id.position == reached:
-            return ""
-        return f"{reached} was trained, and committed is {newest.id.position if newest else 'nothing'}"
-
-    preemption.describe_uncommitted = describe_uncommitted
+    preemption.describe_uncommitted = lambda: _uncommitted(training.position, committer.newest)
     heartbeat = Heartbeat(claim, heartbeat_fields, preemption.pause)
     with preemption.deferred(), heartbeat, timer.watched(), committer:
         callbacks = SessionCallbacks(

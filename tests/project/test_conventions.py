@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+MOST_LINES = 60
+
 EMPTY_NAMES = {"common", "helpers", "misc", "util", "utils"}
 """Names of files and folders that say nothing about what is inside."""
 
@@ -39,6 +41,23 @@ def test_names_say_what_is_inside():
     """No file or folder of the code has a name under which anything could be put."""
     paths = [path for top in ("job", "tests") for path in (ROOT / top).rglob("*.py")]
     assert [path for path in paths if EMPTY_NAMES & {*path.parent.relative_to(ROOT).parts, path.stem}] == []
+
+
+def test_no_function_is_long():
+    """A function of the code has at most 60 lines, its docstring aside."""
+    long = {
+        f"{path.relative_to(ROOT)} {node.name}": num_lines
+        for path in (ROOT / "job").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and (num_lines := num_lines_of(node)) > MOST_LINES
+    }
+    assert long == {}
+
+
+def num_lines_of(node: ast.FunctionDef) -> int:
+    """Return the lines of a function without those of its docstring."""
+    (first, *_), docstring = node.body, ast.get_docstring(node)
+    return node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if docstring else 0)
 
 
 def test_threads_cannot_die_in_silence():

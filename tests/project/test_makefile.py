@@ -109,8 +109,8 @@ def test_training_arguments_are_written_as_yolo_writes_them(project):
     assert done.returncode == 0, done.stderr
     (words,) = words_of(project)
     assert sorted(words[-2:]) == ["epochs=3", f"lr0={HOSTILE}"]
-    for name in ("Bucket", "EPOCHS"):
-        wrong = make(project, "train", {"RECIPE": "A", name: "3"})
+    for name, target in (("Bucket", "train"), ("EPOCHS", "train"), ("EPOCHS", "runs"), ("Run", "help"), ("X", "clean")):
+        wrong = make(project, target, {"RECIPE": "A", name: "3"})
         assert wrong.returncode != 0
         assert f"{name}: is no variable here" in wrong.stderr
     assert len(words_of(project)) == 1

@@ -281,6 +281,7 @@ def test_more_epochs_of_a_finished_run_are_an_extension(store, caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO):
             warn_of_unfinished(store, Run(store, "zebra"), asked("--dataset", "wildlife", *words)[0], "train")
+        assert ("job extend" in caplog.text) == offered
         assert (f"to train it for longer instead:\n  {extend}" in caplog.text) == offered
 
 
