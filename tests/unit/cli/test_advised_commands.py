@@ -18,7 +18,10 @@ from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 from tests.support.cli_process import ROOT
 
-OF_OTHERS = {"--shm-size", "--stop-timeout", "--gpus", "--ipc", "--member", "--role"}
+OF_OTHERS = {
+    *("--shm-size", "--stop-timeout", "--gpus", "--ipc"),
+    *("--member", "--role", "--project", "--enable-private-ip-google-access"),
+}
 """Flags in messages that are those of a container engine, or of gcloud."""
 
 DRAW_ANIMALS = {"session/demo.py", "datasets/synthetic.py"}
