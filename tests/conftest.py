@@ -65,13 +65,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the longest files, or one worker would be busy with them at the end while the others idle.
 
-    Tests marked `full` are skipped without --full, as `make test` has a budget of minutes and `make test-all` runs them
-    all; they are skipped rather than deselected so that the summary at the end names them.
+    Tests marked `full` are skipped without --full.
     """
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
     for item in items:
         if item.get_closest_marker("full") and not config.getoption("full"):
+            # `make test` has a budget of minutes, `make test-all` runs them all; deselected ones would not be named.
             item.add_marker(pytest.mark.skip(reason=FULL))
 
 

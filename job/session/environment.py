@@ -54,7 +54,7 @@ def booted_at() -> str | None:
 
 
 def _image_pull_s() -> float | None:
-    """Return the seconds of pulling the image, which the VM's boot script measures; None if it is not told."""
+    """Return the seconds of pulling the image, which the VM's boot script measures; None if it has not."""
     given = os.environ.get("JOB_IMAGE_PULL_S", "")
     return float(given) if given.isdecimal() else None
 

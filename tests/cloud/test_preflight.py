@@ -244,7 +244,7 @@ def test_the_quota_of_on_demand_is_told_and_missed_if_there_is_a_deadline(cloud,
 
 
 def test_places_that_a_run_may_move_to_are_checked(cloud, capsys, tmp_path):
-    """Quota and zones of other regions and machines are told; what is lacking there is a warning, and stops nothing."""
+    """Quota and zones of other regions and machines are reported; a lack there is a warning, and stops nothing."""
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
     for name in ("g2-standard-8", "nvidia-l4"):
         cloud.project.zones[name].append("us-east1-b")
@@ -280,7 +280,7 @@ def test_places_that_a_run_may_move_to_are_checked(cloud, capsys, tmp_path):
     ],
 )
 def test_a_right_that_the_training_account_may_have_is_a_warning(cloud, capsys, bindings):
-    """What a group, a condition or the role of an editor gives is not told by a policy, and stops nothing."""
+    """What a group, a condition or the role of an editor gives is not in a policy, and stops nothing."""
     cloud.project.policies["bucket"] = bindings
     found = dict(map(reversed, findings_of(cloud, capsys, "training")))
     assert [text for text, grade in found.items() if grade == "warn"] == [

@@ -26,16 +26,13 @@ def has_gpu():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the tests of this folder where they cannot run, and let other versions of libraries warn.
-
-    Without a GPU they would prove nothing about one. They are skipped rather than deselected so that the summary at the
-    end names them; `--on-cpu` rehearses them.
-    """
+    """Skip the tests of this folder where they cannot run, and let other versions of libraries warn."""
     ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
     skipped = bool(ours) and not config.getoption("--on-cpu") and not has_gpu()
     for item in ours:
         item.add_marker(pytest.mark.filterwarnings("default"))
         if skipped and not item.get_closest_marker("anywhere"):
+            # Without a GPU it proves nothing about one; `--on-cpu` rehearses it. A deselected one would not be named.
             item.add_marker(pytest.mark.skip(reason=NEEDED))
 
 

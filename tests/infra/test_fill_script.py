@@ -41,8 +41,8 @@ def fill(programs):
 
 
 def test_a_disk_is_filled_with_container_and_driver(programs):
-    """The machine pulls the image that it is told with its own token, installs the driver, and turns itself off; the
-    token is on no command line, and the login in no file of the disk.
+    """The machine pulls the container image with its own token, installs the driver, and turns itself off; the token is
+    on no command line, and the login in no file of the disk.
     """
     done = fill(programs)
     assert done.returncode == 0, done.stderr

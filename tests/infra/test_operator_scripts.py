@@ -441,8 +441,8 @@ def builder(desk, monkeypatch):
 
 
 def test_a_boot_image_is_made_of_a_disk_that_a_machine_filled(builder):
-    """A Spot machine of the VM's type is told the container image; once it is off its disk becomes the image that the
-    settings name, and the machine is deleted.
+    """A Spot machine of the VM's type has the container image's name in its metadata; once it is off, its disk becomes
+    the boot image of the settings, and the machine is deleted.
     """
     done = builder.make("boot-image", f"IMAGE={IMAGE}")
     assert done.returncode == 0, done.stderr

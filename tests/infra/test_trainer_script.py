@@ -279,7 +279,7 @@ def test_the_container_has_the_gpu_and_its_driver(machine):
 
 
 def test_the_job_is_told_how_long_its_image_was_pulled(machine):
-    """The image is pulled before the container starts, which is told the seconds; one that is here will do."""
+    """The image is pulled before the container starts, unless it is here; an environment variable has the seconds."""
     machine.programs.add(
         "docker",
         ENGINE.replace(

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from job.recipes.arguments import DEFAULTS
+from job.training.distributed import ProcessGroup
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -235,7 +236,6 @@ def test_workers_suit_the_stride_and_the_cores(make_trainer, monkeypatch, caplog
     is logged.
     """
     from job.training import trainer  # noqa: PLC0415 -- imports Ultralytics
-    from job.training.distributed import ProcessGroup  # noqa: PLC0415 -- as above
 
     monkeypatch.setattr(trainer, "num_cores", lambda: cores)
     with caplog.at_level(logging.INFO, logger="job"):

@@ -1,4 +1,4 @@
-"""Falls of F1: which ones are told, and what is said of them."""
+"""Falls of F1: which ones are reported, with which cause and remedy."""
 
 import pytest
 

@@ -99,7 +99,7 @@ def test_a_fall_in_the_warm_up_has_its_cause_and_the_remedy(warned):
 
 
 def test_a_smaller_fall_is_told_too_and_so_is_its_end(caplog):
-    """Five points or more are told once, without a warning, and the epoch that is as good as the start weights."""
+    """Five points or more are reported once, without a warning, and the epoch that is as good as the start weights."""
     shown = reporter(10, None)
     with caplog.at_level(logging.INFO):
         for epoch, f1 in {0: 0.58, 1: 0.50, 2: 0.51, 3: 0.59, 4: 0.6}.items():

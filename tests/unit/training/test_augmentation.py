@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from job.training.rng import start_streams
+
 PX = 64
 
 NUM_IMAGES = 6
@@ -50,7 +52,6 @@ def samples(confined):
     from ultralytics.data.augment import Format, v8_transforms  # noqa: PLC0415 -- Ultralytics is confined first
 
     from job.training.augmentation import keep_arrays  # noqa: PLC0415 -- imports Ultralytics
-    from job.training.rng import start_streams  # noqa: PLC0415 -- as above
 
     def make(names, num_channels=3):
         pictures = Pictures(num_channels)
