@@ -22,7 +22,7 @@ from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from job.training.augmentation import keep_arrays
-from job.training.decoding import decoder, imread
+from job.training.decoding import describe_decoder, imread
 from job.training.prepared_pixels import PixelFolder, PreparedPixels, resized
 from job.training.rng import start_streams
 from job.training.sampler import CACHE_BYTES, PICTURES_TOGETHER, Sample, num_kept
@@ -111,7 +111,11 @@ class KeyedDataset(YOLODataset):
             fraction=args.fraction,
         )
         read_only_images(self)
-        self.prepared = PreparedPixels(pixels, self.labels, args.imgsz, self.channels, decoder()) if pixels else None
+        self.prepared: PreparedPixels | None = None
+        if pixels:
+            self.prepared = PreparedPixels(
+                pixels, self.labels, imgsz=args.imgsz, num_channels=self.channels, decoder=describe_decoder()
+            )
         with_mosaic = self.transforms
         self.close_mosaic(copy(args))
         self.transforms_without_mosaic, self.transforms = self.transforms, with_mosaic

@@ -38,7 +38,7 @@ def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> Any:  # noqa:
     return patches.imread(filename, flags)
 
 
-def decoder() -> str:
+def describe_decoder() -> str:
     """Return the versions and the instructions of this processor by which images are decoded and resized, as text."""
     libraries = ["pillow", "ultralytics", *(["simplejpeg"] if simplejpeg else [])]
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)

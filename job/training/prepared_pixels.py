@@ -59,7 +59,7 @@ class PreparedPixels:
     """Prepared pixels of a dataset's images at one size; an image goes by its number in the dataset."""
 
     def __init__(
-        self, folder: PixelFolder, labels: Sequence[Mapping[str, Any]], imgsz: int, num_channels: int, decoder: str
+        self, folder: PixelFolder, labels: Sequence[Mapping[str, Any]], *, imgsz: int, num_channels: int, decoder: str
     ) -> None:
         """Take the images of a dataset.
 

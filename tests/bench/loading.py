@@ -1,8 +1,8 @@
 """Loading: making samples, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
 
 On pictures of 12 megapixels, CPU seconds of one process, without and with prepared pixels, and whether stock transforms
-make the same samples from the same draws; on smaller ones, time with worker processes. The loaders take turns on the same
-files and arguments.
+make the same samples from the same draws; on smaller ones, time with worker processes. The loaders take turns on the
+same files and arguments.
 """
 
 import argparse

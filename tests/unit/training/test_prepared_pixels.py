@@ -34,7 +34,7 @@ def prepared(folder, images=range(NUM_IMAGES), imgsz=IMGSZ, decoder="decoder 1",
     """Return the prepared pixels of images by their names, of which those that have room are chosen."""
     labels = [{"im_file": str(name), "shape": size} for name in images]
     digests = {label["im_file"]: digest_of(label["im_file"]) for label in labels}
-    found = PreparedPixels(PixelFolder(folder, digests), labels, imgsz, 3, decoder)
+    found = PreparedPixels(PixelFolder(folder, digests), labels, imgsz=imgsz, num_channels=3, decoder=decoder)
     found.said = found.choose()
     return found
 
