@@ -5,6 +5,7 @@ the limit is never exceeded, and that success is judged by the bucket, never by 
 an answer decides. Knows nothing of clients and clocks.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ That of flex-start has to hold the wait for a machine; if it is over without one
 
 STUCK_ATTEMPTS = 5
 """Attempts without a checkpoint, and not preempted, that count as a loop."""
+
+VARYING = re.compile(r"\w*\d\w*")
+"""Words of a message that may differ each time: the number of a process, an address, the name of a scratch folder."""
 
 JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
@@ -157,7 +161,7 @@ def _crash_loop(history: History) -> Decision | None:
     for attempt in history.of_this_try:
         if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
             continue
-        first = seen.setdefault((attempt.message, attempt.position), attempt.number)
+        first = seen.setdefault((VARYING.sub("", attempt.message), attempt.position), attempt.number)
         if first != attempt.number:
             at = "epoch {}, batch {}".format(*attempt.position) if attempt.position else "the start"
             reason = f"crash loop: attempts {first} and {attempt.number} ended at {at} with the same error"
