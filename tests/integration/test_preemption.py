@@ -116,7 +116,9 @@ def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phas
 
 
 def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, undisturbed, tmp_path):
-    """Ctrl-C while a first notice is being acted on exits at once; the run resumes from the last checkpoint."""
+    """Ctrl-C while a first notice is being acted on exits at once, and the record has the notice; the run resumes from
+    the last checkpoint.
+    """
     held = tmp_path / "held"
     process = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:hold,step:8:heed", TEST_HELD=held)
     wait_until(held.exists, process)
@@ -126,5 +128,8 @@ def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, un
     said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "leaving at once" in said) == (75, True)
     assert position(bucket) == (0, 0)
+    end = run_in(bucket).attempt(1).end  # or it would count as a machine that was taken
+    assert (end.reason, end.exit_code) == ("preempted", 75)
+    assert "was trained, and committed is" in end.not_committed
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
     assert tensors_of(bucket) == tensors_of(undisturbed)
