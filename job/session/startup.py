@@ -247,7 +247,8 @@ def _create(
     log.info("run %s: recipe %s on %s", run.name, recipe.name, data.name)
     log.info("recipe %s", request.recipe_description)
     claim = claim_run(run, context)
-    record_start(claim, record, training, receipt)
+    with attempt_recorded(claim, context, lambda: training.record_fields, finished=False):
+        record_start(claim, record, training, receipt)
     return StartedAttempt(claim, record, training, restored=restored)
 
 
