@@ -113,9 +113,10 @@ def _failed(history: History) -> Decision | None:
     if last is not None and last.reason == "failed" and last.exit_code in FATAL:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
         return Decision("wait" if history.newest.live else "fail", reason)  # Batch fails the job by itself
-    unrecorded = last is None or last.reason in {"running", "vanished"}
-    if job and job.state == "FAILED" and unrecorded and job.exit_code in FATAL:
-        return Decision("fail", f"exit {job.exit_code} before anything was recorded; see its log")
+    if job and job.state == "FAILED" and job.exit_code in FATAL:  # Batch retries none of these: it was the last
+        nothing = last is None or last.reason in {"running", "vanished"}
+        where = " before anything was recorded" if nothing else ", which no attempt has recorded"
+        return Decision("fail", f"exit {job.exit_code}{where}; see its log")
     if job and job.state == "SUCCEEDED":
         return Decision("fail", "the job succeeded, and the bucket has no final.json; see its log")
     return None
@@ -129,7 +130,8 @@ def _in_vain(history: History) -> Decision | None:
     if history.was_unfit(newest):
         if num_jobs <= MOVES:
             return None
-        messages = [attempt.message for attempt in history.attempts_in(newest)]
+        ends = history.attempts_in(newest)
+        messages = [attempt.message for attempt in ends if attempt.exit_code == ExitCode.ELSEWHERE]
         cause = (messages and messages[-1]) or newest.job.last_event
         return Decision(
             "fail", f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}"

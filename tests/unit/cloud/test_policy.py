@@ -718,6 +718,21 @@ def test_the_last_attempt_of_a_job_says_whether_its_machine_was_unfit(submission
     assert (decision.do, decision.placement.region) == ("submit", "us-east1")
 
 
+@pytest.mark.parametrize("reason", ["preempted", "transient"])
+@pytest.mark.parametrize(("code", "do"), [(2, "fail"), (65, "fail"), (70, "fail"), (74, "fail"), (78, "submit")])
+def test_an_end_that_no_attempt_has_recorded_counts_after_one_that_has(submission, reason, code, do):
+    """A machine that fails before it claims the run again, or in another process than the first, is no end like that
+    of the attempt before it in the same job.
+    """
+    earlier, ended = [(1, {"reason": reason, "exit_code": 75})], job("FAILED", exit_codes=(75, code))
+    decision = decide(chain(submission, ended, attempts=earlier, minutes=120))
+    assert decision.do == do
+    if code == 78:
+        assert decision.placement.region == "us-east1"
+    else:
+        assert decision.reason == f"exit {code}, which no attempt has recorded; see its log"
+
+
 class Walked(tuple):
     """Attempts that count how often all of them were looked at."""
 
