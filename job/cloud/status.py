@@ -335,6 +335,7 @@ def read_history(
     # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
     final = run.final()
     listing = RunListing(run)
+    final = final or listing.final()  # a success without it ends the run for good, so it is looked for twice
     record = listing.record()
     committed = checkpoint.committed(run)
     attempts = listing.attempts()
