@@ -220,13 +220,31 @@ def test_the_deadline_holds_while_the_main_thread_is_in_a_library_s_call(number,
     assert "asked to stop; did not finish within" in said
 
 
+def press_until_it_ends(process):
+    """Press Ctrl-C now and then, each time too late for it to be the same press."""
+    while process.poll() is None:
+        time.sleep(1.5 * preemption.ONE_PRESS_S)
+        process.send_signal(signal.SIGINT)
+
+
+def test_a_second_press_of_ctrl_c_leaves_a_library_s_call():
+    """It does not wait for the deadline, of which that call hears as little."""
+    with start_python(STUCK.replace("0.2", "3600")) as process:
+        try:
+            press_until_it_ends(process)
+            recorded, said = process.communicate(timeout=SOON_S)
+        finally:
+            process.kill()
+    assert (process.returncode, recorded) == (75, "recorded interrupted\n")
+    assert "Ctrl-C again: leaving at once" in said
+
+
 def test_a_second_press_of_ctrl_c_leaves_at_once():
     """Ctrl-C after another notice does not wait for the deadline, and the first one is recorded."""
     with start_python(WAITS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "noticed\n"
-        time.sleep(preemption.ONE_PRESS_S)  # or it is the same press
-        process.send_signal(signal.SIGINT)
+        press_until_it_ends(process)
         recorded, said = process.communicate(timeout=SOON_S)
     assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
     assert recorded == "recorded interrupted epoch 3 was trained, and committed is epoch 2\n"
