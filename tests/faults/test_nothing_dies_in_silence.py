@@ -14,7 +14,7 @@ from job.runs.run import Claim, Run
 from job.session.attempt import finish
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.cli_process import TIMEOUT_S, job, kill, messages, start_job, wait_until
+from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.fault_proxy import running_proxy
 from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -103,6 +103,23 @@ def test_a_notice_between_the_claim_and_the_first_step_is_recorded(data, tmp_pat
     capsys.readouterr()
     assert main(["runs", "list", "--bucket", bucket]) == 0
     assert "interrupted" in capsys.readouterr().out
+
+
+def test_an_attempt_that_gets_ready_for_long_runs(data, tmp_path):
+    """A resumed attempt has heartbeats from its claim on: one that pulls or checks for an hour is not said to be cut
+    off, and can be asked to stop.
+    """
+    bucket, held = make_bucket(data, tmp_path / "bucket"), tmp_path / "held"
+    start_job(*TRAIN, "--bucket", bucket, at="start record:1:kill").communicate(timeout=TIMEOUT_S)
+    run = Run(open_store(bucket), "zebra")
+    assert run.attempt(1).heartbeat is None
+    process = start_job(*TRAIN, "--bucket", bucket, at="check:1:hold", TEST_HELD=held)
+    try:
+        wait_until(held.exists, process)
+        wait_until(lambda: run.attempt(2).heartbeat is not None, process, timeout_s=SOON_S)
+    finally:
+        kill(process)
+    assert run.attempt(2).start is None
 
 
 def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
