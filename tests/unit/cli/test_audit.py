@@ -38,7 +38,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_audit(refused, tmp
 
 @pytest.mark.parametrize("name", ["audit-val.csv", "audit-val.html"])
 def test_files_that_are_there_are_not_replaced(refused, tmp_path, name):
-    """A table of an earlier audit, in which somebody may have written, stays; another split has other names."""
+    """A table of an earlier audit, which may have been worked on, stays; another split has other names."""
     mine = tmp_path / "found" / name
     mine.parent.mkdir()
     mine.write_text("mine")
