@@ -103,7 +103,7 @@ def test_a_fraction_without_an_object_is_refused(training_of, data):
     for change in (lambda path: path.unlink(), lambda path: path.write_text("")):
         for path in labels:
             change(path)
-        with pytest.raises(RecipeError, match="fraction 0.25: no picture of it has an object; pass a larger --fract"):
+        with pytest.raises(RecipeError, match=r"fraction 0\.25: no picture of it has an object; pass a larger --fract"):
             training_of(train={"fraction": 0.25})
     assert training_of(train={"fraction": 0.75}).trainer.batches.num_images == 6
 

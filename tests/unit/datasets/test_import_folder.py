@@ -95,7 +95,7 @@ def test_a_list_of_classes_that_fills_the_memory_is_refused(flights, tmp_path):
     with (flights / "classes.txt").open("r+b") as opened:
         opened.truncate(1 << 40)
     with (
-        pytest.raises(DataError, match="classes.txt has more than 64,000,000 bytes; list the classes, one a line"),
+        pytest.raises(DataError, match=r"classes\.txt has more than 64,000,000 bytes; list the classes, one a line"),
         imported(flights, tmp_path / "work", "wild"),
     ):
         pass
