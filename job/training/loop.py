@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics.utils.plotting import plot_results
-from ultralytics.utils.torch_utils import autocast
+from ultralytics.utils.torch_utils import autocast, unwrap_model
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
@@ -214,6 +214,7 @@ class Training:
         if not progress.batch:  # else the rates are restored, and those of the last batch are in the results
             trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- a piece of the stock loop
+        self._weigh_branches(epoch)
         batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
         for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
@@ -226,6 +227,15 @@ class Training:
             progress.batch = index + 1
             step = Step(epoch + 1, progress.batch, num_batches, trainer.tloss, batch["img"])
             callbacks.on_step(step, self.snapshot)
+
+    def _weigh_branches(self, epoch: int) -> None:
+        """Weigh the two branches of YOLOv10's and YOLO26's head by the complete epochs, as the stock loop does."""
+        model: Any = unwrap_model(self.trainer.model)
+        if epoch and getattr(model, "criterion", None) is None:  # of a process that has resumed
+            model.criterion = model.init_criterion()
+        if epoch and hasattr(model.criterion, "update"):
+            model.criterion.updates = epoch - 1
+            model.criterion.update()
 
     def _warm_up(self, number: int, warmup: int) -> None:
         trainer = self.trainer
