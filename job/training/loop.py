@@ -36,7 +36,8 @@ from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
 
-LOSSES = ("box_loss", "cls_loss", "dfl_loss")
+LOSSES, LOSSES_WITHOUT_BINS = ("box_loss", "cls_loss", "dfl_loss"), ("box_loss", "cls_loss", "l1_loss")
+"""Losses of a head that predicts the distances to a box's edges in bins, or, as YOLO26's, as they are."""
 
 
 class Training:
@@ -307,8 +308,9 @@ class Training:
         """Validate the EMA without changing the best fitness; return the metrics, and the detections as JSON."""
         trainer = self.trainer
         trainer.epoch = epoch
-        trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in LOSSES}
-        trainer.loss_names = LOSSES
+        head: Any = unwrap_model(trainer.model).model[-1]
+        trainer.loss_names = LOSSES if head.reg_max > 1 else LOSSES_WITHOUT_BINS
+        trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in trainer.loss_names}
         with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
         seen = list(chain.from_iterable(self.plan.group.all_gather(seen, WORK_S)))

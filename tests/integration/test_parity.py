@@ -47,12 +47,13 @@ def test_our_loop_ends_with_the_bits_of_the_stock_loop(plan, recipe):
     assert [name for name in exported if not torch.equal(exported[name], mine[name])] == []
 
 
-def test_a_head_without_suppression_is_trained_as_by_the_stock_loop(plan):
+@pytest.mark.parametrize("architecture", ["yolov10n.yaml", "yolo26n.yaml"])
+def test_a_head_without_suppression_is_trained_as_by_the_stock_loop(plan, architecture):
     """The two branches of such a head, as of YOLOv10 and YOLO26, have the weights of each epoch in the loss, also in a
     process that begins in the middle.
     """
     stock, ours = (
-        train(replace(plan("A", folder), architecture="yolo26n.yaml"))
+        train(replace(plan("A", folder), architecture=architecture))
         for train, folder in ((train_stock, "stock"), (train_ours, "ours"))
     )
     assert hasattr(stock.model.criterion, "o2m")
