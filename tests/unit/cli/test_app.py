@@ -260,6 +260,15 @@ def test_every_shipped_recipe_passes_its_check(capsys):
     assert "B: a valid recipe" in capsys.readouterr().out
 
 
+def test_a_recipe_with_values_of_every_type_is_shown(capsys, tmp_path):
+    """`job recipes check` names each value of a file that is not the default: text, a list and a number too."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("start: yolo11n.pt\ntrain: {optimizer: AdamW, classes: [0, 2], cos_lr: true, lr0: 0.001}\n")
+    assert main(["recipes", "check", str(file)]) == 0
+    shown = "yolo11n.pt, 100 epochs, batch 16, 640 px, classes [0, 2], optimizer AdamW, lr0 0.001, cos_lr true"
+    assert capsys.readouterr().out == f"{file}: a valid recipe; {shown}\n"
+
+
 def test_help_explains_every_flag_of_every_command(capsys):
     """Each command's help names each of its flags and says something of it, in lines of a terminal."""
     for words, command in every_command():
