@@ -76,6 +76,24 @@ def test_a_folder_becomes_a_finished_run(folder, bucket, capsys):
     assert {stored.key.split("/")[1] for stored in run.store.list("runs/")} == {"yolov11_wildlife"}
 
 
+def test_values_that_the_job_does_not_train_with_are_no_obstacle(folder, bucket, capsys):
+    """A batch size that Ultralytics chose by itself, a cache, and a flag of an older version are warned of, and the
+    defaults stand for them in the record; the other values are the folder's.
+    """
+    args = yaml.safe_load((folder / "args.yaml").read_text())
+    args |= {"batch": -1, "cache": "ram", "multi_scale": False, "freeze": None, "lr0": 0.02}
+    (folder / "args.yaml").write_text(yaml.safe_dump(args))
+    assert main(["import", str(folder), "--bucket", bucket]) == 0
+    warned = " ".join(capsys.readouterr().err.split())
+    record = Run(FolderStore.open(bucket), "yolov11_wildlife").record()
+    assert {name: record.train[name] for name in ("batch", "cache", "multi_scale", "imgsz", "lr0")} == {
+        "batch": 16, "cache": False, "multi_scale": 0.0, "imgsz": 2048, "lr0": 0.02,
+    }  # fmt: skip
+    assert record.facts.batch == 16
+    assert "args.yaml: batch: must be a whole number from 1 to 2147483647, got -1; 16 is recorded" in warned
+    assert warned.count("is recorded") == 3
+
+
 def test_records_in_the_folder_are_not_taken_over(folder, bucket):
     """The folder of a run of another bucket is imported as any other: its records, also of evaluations, stay there."""
     for name in ("run.json", "final.json", "evaluation.json", "records.json"):
