@@ -22,6 +22,7 @@ from job.runs.flags import Options, Problem, WorkdirOption, reads
 from job.runs.records import RunRecord
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
+from job.storage.workdir import require_writable
 
 
 class BucketOption(Options):
@@ -87,9 +88,10 @@ class DeviceOption(WorkdirOption):
         return device
 
     def require_device(self) -> None:
-        """Raise `MachineError` if a device is named that this machine does not have, before anything is written."""
+        """Raise `MachineError` if a device is named that this machine does not have, before any result is written."""
         if self.device in {"", "cpu"}:
             return
+        require_writable(self.workdir)
         from job.training.isolation import isolate_ultralytics
 
         isolate_ultralytics(self.workdir / "ultralytics")

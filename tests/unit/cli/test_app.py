@@ -117,6 +117,7 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["train", "--profile", "demo", "--device", "0,1"], 2, "--device: must be one device for the demo"),
         (["train", "--recipe", "A", "--checkpoint-every", "soon"], 2, "must be a number of seconds"),
         (["verify-resume", "--kills", "0"], 2, "--kills: must be a whole number from 1 to"),
+        (["verify-resume", "--workdir", "/proc/nowhere"], 78, "pass a --workdir that this user can write to"),
         (["train", "--recipe", "A", "--workers", "9" * 5000], 2, "--workers: must be a whole number from 0 to 1024"),
         (["train", "--recipe", "A", "--hang-after", "1e300"], 2, "--hang-after: must be a number of seconds from 0"),
         (["train", "--recipe", "A", "--seed", "4294967296"], 65, "seed: must be a whole number from 0 to 4294967295"),
