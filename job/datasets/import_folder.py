@@ -25,7 +25,7 @@ from job.datasets.push import DATASET_NAME, PushResult, plan_push, require_name
 from job.datasets.staging import Source, stage
 from job.errors import DataError, MachineError
 from job.storage.object_store import Store
-from job.storage.paths import is_file, is_folder
+from job.storage.paths import expanded, is_file, is_folder
 from job.storage.workdir import locked, require_writable, translated_errors
 from job.text import counted_problems, shortened
 from job.training.coco import CocoPicture, write_labels
@@ -49,7 +49,7 @@ class ImportedFolder:
 
 def dataset_name(source: Path) -> str:
     """Return the name of a dataset for a path: ``photos`` for ``~/photos`` and for ``photos.zip``."""
-    path = source.expanduser().resolve()
+    path = expanded(source).resolve()
     path = path.parent if path.suffix.lower() in {".json", ".yaml", ".yml"} else path
     stem = path.name[: -len(SUFFIX)] if path.name.lower().endswith(SUFFIX) else path.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")
@@ -121,7 +121,7 @@ def _own_files_explained(workdir: Path) -> Iterator[None]:
 
 def require_source(source: Path) -> Path:
     """Return the path of a dataset; raises `DataError` if nothing is there, or an archive of another kind than ZIP."""
-    source = source.expanduser()
+    source = expanded(source)
     if not is_file(source) and not is_folder(source):
         raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
     if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):

@@ -15,6 +15,8 @@ import yaml
 
 from job import __version__
 from job.cli.app import COMMANDS, load, main
+from job.cli.options import BucketOption
+from job.runs.flags import WorkdirOption
 from tests.support.cli_process import JOB, ROOT, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -251,6 +253,20 @@ def test_the_bucket_may_come_from_the_environment(capsys, bucket, monkeypatch):
     monkeypatch.setenv("JOB_BUCKET", str(bucket))
     assert main(["runs", "list"]) == 0
     assert capsys.readouterr().out == f"no runs in {bucket}\n"
+
+
+def test_a_tilde_that_the_shell_left_is_the_home():
+    """A shell replaces none in ``--bucket=~/demo``; it is no folder's name, for which another one would be made."""
+    assert Path(BucketOption(bucket="~/demo").store_for("demo").uri) == Path("~/demo").expanduser().resolve()
+    assert WorkdirOption.parse({"workdir": "~/work"}).workdir == Path("~/work").expanduser().resolve()
+    assert not Path("~").exists()
+
+
+def test_a_tilde_of_no_user_is_a_name(capsys, bucket):
+    """What is not there is said as of any other path, where Python would raise an error of its own."""
+    assert complaint(capsys, "runs", "list", "--bucket", "~no-one/b")[0] == 74
+    code, said = complaint(capsys, "data", "push", "~no-one/wild", "--bucket", bucket)
+    assert (code, "~no-one/wild: no such file or folder" in said) == (65, True)
 
 
 def test_every_shipped_recipe_passes_its_check(capsys):
