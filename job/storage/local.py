@@ -134,8 +134,8 @@ class FolderStore(BaseStore):
         with self._translated_errors(key):
             if _version(path) is None:  # where nothing can be written, something can still be absent
                 return
-            with self._locked():
-                path.unlink(missing_ok=True)
+            with self._locked(), contextlib.suppress(FileNotFoundError):  # another process was first
+                path.unlink()
                 sync_folder(path.parent)
                 with contextlib.suppress(OSError):  # the first folder above that is not empty
                     while (path := path.parent) != self._root:
