@@ -158,7 +158,7 @@ def _import(source: Path, staged: Path, settings: Path, *, follow_links: bool) -
         return _from_coco(root, annotations, listing, staged, settings)
     if classes := [name for name in listing.names if name.rpartition("/")[2] in NAME_FILES]:
         return _from_labels(root, classes, listing, staged)
-    if any(is_image(name) and label_of(name) in set(listing.names) for name in listing.names):
+    if not {label_of(name) for name in listing.names if is_image(name)}.isdisjoint(listing.names):
         what = "has YOLO labels, but no names of the classes"
         raise DataError(f"{root}: {what}; write them into classes.txt there, one a line in the order of their numbers")
     if not any(map(is_image, listing.names)):
