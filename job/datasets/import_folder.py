@@ -14,7 +14,7 @@ from pathlib import Path
 from job.datasets.archive import OTHER_SUFFIXES, SUFFIX, unpack
 from job.datasets.check import DatasetReport
 from job.datasets.coco import MAX_BYTES, is_coco, read_coco, split_of
-from job.datasets.data_yaml import DATA_YAML, DataYaml
+from job.datasets.data_yaml import DATA_YAML, DataYaml, is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import FolderListing, list_files
 from job.datasets.labels import MAX_BYTES as MAX_LABEL_BYTES
@@ -150,8 +150,7 @@ def _import(source: Path, staged: Path, settings: Path, *, follow_links: bool) -
         raise DataError(f"{source}: {describe_other(root, [source.name])}")
     listing = list_files(root, follow_links=follow_links)
     named = [source.name] if source.suffix.lower() == ".json" and source.is_file() else listing.names
-    has_yaml = any("/" not in name and name.endswith((".yaml", ".yml")) for name in named)
-    if has_yaml or source.suffix.lower() in {".yaml", ".yml"}:
+    if any(map(is_data_yaml, named)) or source.suffix.lower() in {".yaml", ".yml"}:
         return _from_data_yaml(source, root, listing, staged, follow_links=follow_links)
     _require_own_files(root, listing)
     if annotations := [name for name in named if name.lower().endswith(".json") and _is_coco(root / name)]:
