@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from job.cli.app import main
+from job.datasets.lockfile import read_version
 from job.datasets.push import plan_push
 from job.errors import TransientStoreError
 from job.runs.import_run import import_run, read_ultralytics_run
@@ -141,6 +142,18 @@ def test_an_import_that_is_cut_off_goes_on(folder, bucket, survives):
     run, _ = import_run(store, found, "past", dataset)
     assert run.final().num_epochs == 3
     assert run.store.read(run.key("weights/best.pt")) == (folder / "weights/best.pt").read_bytes()
+
+
+def test_an_import_that_was_cut_off_is_not_trained_on(folder, bucket, capsys):
+    """Its run has no final record yet, and no command to train makes an attempt at it."""
+    store = FolderStore.open(bucket)
+    dataset = PinnedDataset(name="wildlife", version=1, digest=read_version(store, "wildlife").digest, set_aside=[])
+    faulty = FaultyStore(store, survives=2, error=TransientStoreError("bucket: gone"))
+    with pytest.raises(TransientStoreError):
+        import_run(faulty, read_ultralytics_run(folder), "past", dataset)
+    assert main(["resume", "past", "--bucket", bucket]) == 65
+    assert "give `job import` with its folder, yolov11_wildlife, again" in capsys.readouterr().err
+    assert Run(store, "past").attempt_numbers() == []
 
 
 @pytest.mark.parametrize(
