@@ -121,6 +121,8 @@ def test_it_is_started_from_and_shown(folder, bucket, capsys):
         assert main(words) == 0, words
         shown = capsys.readouterr().out
         assert "imported" in shown or words[0] == "advise"
+    assert main(["runs", "verify", *run]) == 0
+    assert "was imported, so that it has no checkpoints" in capsys.readouterr().out
     assert main(["report", *run]) == 0
     page = store.read("runs/yolov11_wildlife/report.html").decode()
     assert "F1 is 57.5 % in epoch 2; the run was trained elsewhere, and imported." in page
