@@ -242,6 +242,7 @@ def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server)
     with preempted(server, termination_wait_s=3600) as watcher:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         watcher.wait_for_termination()  # hangs if the signal does not end it
+        assert watcher._number == signal.SIGTERM
 
 
 def test_after_the_longest_wait_it_leaves(server):
