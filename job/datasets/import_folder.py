@@ -212,6 +212,8 @@ def _read_classes(root: Path, files: list[str]) -> tuple[str, ...]:
 
     Some programs write a list into the folder of each split, with the classes that there were at that time.
     """
+    if large := [file for file in files if (root / file).stat().st_size > MAX_LABEL_BYTES]:
+        raise DataError(f"{root}: {large[0]} has more than {MAX_LABEL_BYTES:,} bytes; list the classes, one a line")
     texts = {file: (root / file).read_text(encoding="utf-8-sig", errors="replace").rstrip() for file in files}
     lists = {file: [line.strip() for line in text.splitlines()] for file, text in texts.items()}
     longest = max(lists, key=lambda file: len(lists[file]))

@@ -117,9 +117,10 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
                 gc.enable()
             run = notification.run = started.claim.run
             with (
-                Tracker(started.claim, here.folder / "wandb") as tracker,
+                contextlib.ExitStack() as tracked,  # ends once the end is recorded
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),
             ):
+                tracker = tracked.enter_context(Tracker(started.claim, here.folder / "wandb"))
                 publisher = ArtifactPublisher(run)
                 _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)

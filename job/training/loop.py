@@ -211,7 +211,8 @@ class Training:
         warmup = trainer._get_warmup_iterations(num_batches)  # noqa: SLF001 -- a piece of the stock loop
         trainer.epoch = epoch
         trainer.scheduler.last_epoch = epoch - 1
-        trainer.scheduler.step()
+        if not progress.batch:  # else the rates are restored, and those of the last batch are in the results
+            trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- a piece of the stock loop
         batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
         for index, batch in enumerate(batches, start=progress.batch):

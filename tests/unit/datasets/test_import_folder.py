@@ -91,6 +91,17 @@ def test_a_yolo_folder_with_splits_is_taken_as_it_is(tmp_path):
             assert (found.folder, found.is_staged) == (folder, False)
 
 
+def test_a_list_of_classes_that_fills_the_memory_is_refused(flights, tmp_path):
+    """The size of a list is looked at before it is read; this one has a terabyte of nothing."""
+    with (flights / "classes.txt").open("r+b") as opened:
+        opened.truncate(1 << 40)
+    with (
+        pytest.raises(DataError, match=r"classes\.txt has more than 64,000,000 bytes; list the classes, one a line"),
+        imported(flights, tmp_path / "work", "wild"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("val", [None, "images/val", "images/train"], ids=["left out", "not there", "as train"])
 def test_a_folder_without_val_gets_one(tmp_path, val, caplog):
     """A data file without a validation split, as of an export of train alone, gets whole flights, and that is said."""
