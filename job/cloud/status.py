@@ -117,7 +117,7 @@ class Attempt:
     claimed_at: datetime
     ended_at: datetime | None
     reason: EndReason
-    """Whether it is the newest and has no end record; Batch decides whether it runs."""
+    """Why it ended; ``running`` if it is the newest and has no end record: Batch knows whether it does."""
 
     exit_code: int | None
     message: str

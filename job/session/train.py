@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from job.datasets.prepare import find_dataset
-from job.errors import PeerError, PreemptionError
+from job.errors import PeerError, PreemptionError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
@@ -95,6 +95,11 @@ def _lead(context: SessionContext) -> None:
         say_newer_data(run, record, identity, finished=True)
         archive_run(run, record, final, request)
         return
+    if record is not None and record.imported is not None:
+        raise RunConflictError(
+            f"run {run.name}: was trained elsewhere, and its import was cut off; give `job import` with its folder, "
+            f"{record.imported.folder}, again"
+        )
     if record is not None:
         say_newer_data(run, record, identity, finished=False)
     with EndNotification(request.notify, context.preemption, run) as notification:

@@ -277,9 +277,12 @@ def test_a_machine_that_is_doomed_does_not_start(server):
         watcher.watch()
 
 
-def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
-    """Without an answer the process continues and warns that notices may not be seen."""
-    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "http://metadata", "a..b"])
+def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog, host):
+    """Without an answer, or with a name that no host can have, the process continues and warns that notices may not
+    be seen.
+    """
+    monkeypatch.setenv("GCE_METADATA_HOST", host)
     with PreemptionWatcher() as watcher:
         watcher.watch()
     assert "cannot be reached" in caplog.text
@@ -290,6 +293,7 @@ def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server)
     with preempted(server, termination_wait_s=3600) as watcher:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         watcher.wait_for_termination()  # hangs if the signal does not end it
+        assert watcher._number == signal.SIGTERM
 
 
 def test_after_the_longest_wait_it_leaves(server):
