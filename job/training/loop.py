@@ -24,7 +24,7 @@ from job.goodput import Phase
 from job.text import as_json
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
-from job.training.device import describe_device, num_ooms
+from job.training.device import BusyWait, describe_device, num_ooms, synchronize
 from job.training.distributed import WORK_S
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.evaluation_record import harmonic_mean
@@ -185,6 +185,10 @@ class Training:
         finally:
             self.trainer.shut_loaders()
 
+    def synchronize(self) -> None:
+        """Wait until a GPU has done all that it was given."""
+        synchronize(self.trainer.device)
+
     def snapshot(self) -> Snapshot:
         """Copy the complete training state."""
         self._count_time()
@@ -213,7 +217,7 @@ class Training:
         trainer.scheduler.last_epoch = epoch - 1
         trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- a piece of the stock loop
-        batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
+        batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks, trainer.device)
         for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
             if warmup and number <= warmup:
@@ -347,13 +351,24 @@ class Training:
             )
 
 
-def _timed(batches: Iterator[Batch], callbacks: TrainingCallbacks) -> Iterator[Batch]:
-    """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains."""
+def _timed(batches: Iterator[Batch], callbacks: TrainingCallbacks, device: torch.device) -> Iterator[Batch]:
+    """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains.
+
+    A GPU is given a step before it has done the one before: as long as it is busy, no wait is one for data.
+    """
+    wait = BusyWait(device)
     callbacks.enter(Phase.DATA_WAIT)
+    wait.begin()
     for batch in batches:
+        wait.end()
         callbacks.enter(Phase.USEFUL)
         yield batch
+        if busy_s := wait.busy_s():
+            callbacks.rebook(busy_s, Phase.DATA_WAIT, Phase.USEFUL)
         callbacks.enter(Phase.DATA_WAIT)
+        wait.begin()
+    callbacks.enter(Phase.USEFUL)
+    synchronize(device)
 
 
 def results_csv(rows: list[Row]) -> str:
