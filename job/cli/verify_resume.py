@@ -63,6 +63,7 @@ def verify(options: VerifyResumeOptions) -> None:
 
     Prints PASS with the digests, or the first difference.
     """
+    options.recipe.require_exact()
     options.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:
         data = _data(options, Path(scratch))

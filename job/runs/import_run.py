@@ -143,8 +143,12 @@ def _metrics(row: dict[str, float]) -> dict[str, float]:
 
 
 def _recipe_of(folder: Path, args: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with the arguments that the job knows; others, of other versions of Ultralytics, are left out."""
-    given = {name: value for name, value in args.items() if name in DEFAULTS and value is not None}
+    """Return a recipe with the arguments that the job knows; others, of other versions of Ultralytics, are left out.
+
+    So is `compile`, which may name a mode there.
+    """
+    known = DEFAULTS.keys() - {"compile"}
+    given = {name: value for name, value in args.items() if name in known and value is not None}
     try:
         return load_recipe("base", "full").with_arguments(given)
     except JobError as error:

@@ -115,6 +115,25 @@ class BusyWait:
         return event
 
 
+def why_not_compiled(device: torch.device) -> str | None:
+    """Compile a small function for a GPU, and return why that fails; None if it does not.
+
+    Ultralytics looks for fewer of the tools that it takes, and the first step would end the training. For a CPU torch
+    was making kernels of the smallest model for minutes, without an end.
+    """
+    if device.type != "cuda":
+        return f"torch takes too long to make kernels for {device}"
+
+    def double(values: torch.Tensor) -> torch.Tensor:
+        return values + values
+
+    try:
+        torch.compile(double)(torch.zeros(8, device=device))
+    except Exception as error:  # noqa: BLE001 -- of compilers, drivers, files
+        return message_of(error).partition(" Set TORCHDYNAMO_VERBOSE")[0]
+    return None
+
+
 def peak_memory(device: torch.device) -> tuple[int, int]:
     """Return the bytes of a GPU that torch has reserved at most, and those that it has; zeros for a CPU."""
     if device.type != "cuda":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics.utils.plotting import plot_results
-from ultralytics.utils.torch_utils import autocast
+from ultralytics.utils.torch_utils import autocast, unwrap_model
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
@@ -32,6 +32,7 @@ from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULT
 from job.training.library_errors import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.position import Position
+from job.training.signals import notices_blocked
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
@@ -222,7 +223,9 @@ class Training:
             number = index + num_batches * epoch
             if warmup and number <= warmup:
                 self._warm_up(number, warmup)
-            self._forward_backward(batch, index)
+            # The processes of a compiler must not end by a notice, with which the step would fail.
+            with notices_blocked() if trainer.args.compile else contextlib.nullcontext():
+                self._forward_backward(batch, index)
             if number - progress.last_step >= trainer.accumulate:
                 trainer.optimizer_step()
                 progress.last_step = number
@@ -246,7 +249,7 @@ class Training:
         trainer = self.trainer
         precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
         with autocast(precision, device=trainer.device.type):
-            loss, trainer.loss_items = trainer.model(trainer.preprocess_keyed(batch, index))
+            loss, trainer.loss_items = self._losses(trainer.preprocess_keyed(batch, index))
             trainer.loss = loss.sum() * self.plan.group.size  # gradients are averaged over all processes
         trainer.scaler.scale(trainer.loss).backward()
         trainer.tloss = (
@@ -254,6 +257,19 @@ class Training:
             if index
             else trainer.loss_items
         )
+
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return loss and parts; a compiled model leaves them to the one that it was made of, as in the stock loop.
+
+        A last batch that is smaller is trained as it is: kernels of its own would take longer than they save.
+        """
+        trainer, bare = self.trainer, unwrap_model(self.trainer.model)
+        if trainer.args.compile:
+            model = trainer.model if len(batch["img"]) == trainer.batch_size else bare
+            loss, items = bare.loss(batch, model(batch["img"]))
+        else:
+            loss, items = trainer.model(batch)
+        return loss, items
 
     def _validated(self, callbacks: TrainingCallbacks) -> Row:
         """Validate the trained epoch; a notice, or the loss of a peer, keeps the trained steps."""

@@ -191,3 +191,60 @@ def test_a_cpu_waits_for_data_alone(device, monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: pytest.fail("asks CUDA"))
     found = seconds_of_steps(Gpu(), 1.0, "cpu")
     assert (found[Phase.DATA_WAIT], found[Phase.USEFUL]) == (3.0, 9.0)
+
+
+def test_a_compiler_that_fails_is_named(device, monkeypatch):
+    """Whatever torch raises where it compiles for a GPU is a reason in one line, without its hints."""
+
+    def fail(_function):
+        raise RuntimeError("Failed to find C compiler.\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert device.why_not_compiled(torch.device("cuda", 0)) == "Failed to find C compiler."
+
+
+@pytest.fixture
+def compiling(device, tmp_path, monkeypatch):
+    """A function that plans a compiled training, on a machine that says why it cannot compile."""
+    from ultralytics.engine import trainer as theirs  # noqa: PLC0415 -- after Ultralytics was confined
+
+    from job.recipes.recipe import load_recipe  # noqa: PLC0415 -- as above
+    from job.training import trainer  # noqa: PLC0415 -- as above
+
+    def make(why=None, train=(), **changes):
+        monkeypatch.setattr(trainer, "why_not_compiled", lambda _device: why)
+        monkeypatch.setattr(theirs, "attempt_compile", lambda model, **_: model)
+        data = make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2)
+        asked = load_recipe("base").train | {"compile": True} | dict(train)
+        return replace(plan_tiny_training(tmp_path, data / "data.yaml", asked), **changes)
+
+    return make
+
+
+@pytest.mark.parametrize("why", ["there is no compiler", None])
+@pytest.mark.parametrize(("resumed", "error"), [(False, RecipeError), (True, MachineError)])
+def test_a_compiled_run_is_not_trained_uncompiled(compiling, why, resumed, error):
+    """Where torch cannot compile, or Ultralytics left the model as it is, a new run is refused as a recipe, and one
+    that exists asks for another machine.
+    """
+    from job.training.loop import Training  # noqa: PLC0415 -- after Ultralytics was confined
+
+    plan = compiling(why, resumed=resumed)
+    with pytest.raises(error, match=f"compile: is not possible here, {why or 'Ultralytics did not compile'}"):
+        Training(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"group": SimpleNamespace(size=2)}, "compile: trains on one device, found 2 processes"),
+        ({"train": {"multi_scale": 0.5}}, "compile: is for one size of images"),
+    ],
+)
+def test_a_compiled_run_is_of_one_process_and_one_size(compiling, changes, problem):
+    """With several processes, or with images of many sizes, a compiled training is refused, rather than tried."""
+    from job.training.loop import Training  # noqa: PLC0415 -- after Ultralytics was confined
+
+    plan = compiling(**changes)
+    with pytest.raises(RecipeError, match=problem):
+        Training(plan)

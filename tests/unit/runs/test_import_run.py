@@ -45,6 +45,7 @@ def folder(tmp_path):
     (folder / "results.csv").write_text("\n".join(lines) + "\n")
     args = {"task": "detect", "mode": "train", "model": "yolo11s.pt", "data": "/home/me/wild/data.yaml", "epochs": 100}
     args |= {"batch": 4, "imgsz": 2048, "degrees": 0.0, "patience": 100, "name": "yolov11_wildlife", "tracker": "x"}
+    args |= {"compile": "reduce-overhead"}
     (folder / "args.yaml").write_text(yaml.safe_dump(args))
     return folder
 
