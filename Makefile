@@ -423,7 +423,7 @@ $(VENV)/.created:
 	@touch $@
 
 # One level of the environment: light (no torch), full, or dev (the tools). Of what pip says, the long downloads are shown;
-# while it unpacks, of which it says nothing, the packages are counted.
+# while it unpacks, of which it says nothing, the size of the environment grows.
 $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.created
 	@echo "installing $$(grep -c == $<) packages of $<"
 	@rm -f $@
@@ -432,7 +432,7 @@ $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.created
 		'Downloading ('[0-9][0-9]*' MB)') echo "  downloading $${file%%-[a-z]*} $$size" ;; \
 		Installing*,*) echo '  unpacking'; \
 			while sleep 5 </dev/null >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do \
-				echo "  unpacked $$(find $(VENV)/lib -name '*.dist-info' -prune | grep -c .) packages"; \
+				echo "  unpacked $$(($$(du -sk $(VENV) | cut -f1) / 1000)) MB"; \
 			done & counting=$$! ;; \
 		esac; done; test -z "$$counting" || kill $$counting; }
 	@test -e $@

@@ -66,6 +66,8 @@ class EscapedStream(io.TextIOBase):
         shown = escaped(text).encode(encoding, "backslashreplace").decode(encoding)
         with self._explained():
             self._stream.write(shown)
+            if "\n" in text:  # in a pipe too, lines stand in order among the messages of standard error
+                self._stream.flush()
         return len(text)
 
     def flush(self) -> None:

@@ -3,12 +3,16 @@
 import difflib
 import json
 import re
+import shlex
+import shutil
+import sysconfig
 import textwrap
 import types
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -135,9 +139,20 @@ def definitions(entries: Mapping[str, str]) -> list[str]:
 
 def command_line(label: str, command: str) -> list[str]:
     """Return a shell command behind its label, continued by backslashes so that it can be copied."""
-    lines = textwrap.wrap(command, NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        _as_found(command), NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False
+    )
     continued = [f"{line} \\" for line in lines[:-1]] + lines[-1:]
     return [f"{label:{NUM_LABEL - 1}} {continued[0]}", *(f"{'':{NUM_LABEL}}  {line}" for line in continued[1:])]
+
+
+def _as_found(command: str) -> str:
+    """Return a command of the job with the path of its program, if a shell does not find that by its name."""
+    program, here = Path(sysconfig.get_path("scripts"), "job"), Path.cwd()
+    if not command.startswith("job ") or shutil.which("job") or not program.exists():
+        return command
+    shown = program.relative_to(here) if program.is_relative_to(here) else program
+    return shlex.quote(str(shown)) + command.removeprefix("job")
 
 
 MAX_BYTES = 1_000_000

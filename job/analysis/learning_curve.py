@@ -193,7 +193,9 @@ def describe_trend(curve: Sequence[float]) -> str:
     if rise is None:
         return f"{len(curve)} epochs are too few for a trend"
     moves = "still improving" if trend_of(curve) is Trend.IMPROVING else "on a plateau"
-    return f"{moves}, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {_num_at_end(curve)} epochs"
+    points = round(100 * rise, 1)
+    rose = f"rose by {points} points" if points > 0 else "did not rise"
+    return f"{moves}, the best F1 {rose} in the last {_num_at_end(curve)} epochs"
 
 
 def _rise_of(curve: Sequence[float]) -> float | None:

@@ -10,6 +10,7 @@ from job.cli.command import command
 from job.cli.options import BucketOption, PriceOption, TargetOption, Usd
 from job.cloud.machine_types import Provisioning, find_machine
 from job.datasets.prepare import find_dataset
+from job.datasets.versions import dataset_names
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
@@ -118,6 +119,6 @@ def format_campaign(campaign: Campaign, result: CampaignResult) -> list[str]:
 
 def _dataset(store: Store, name: str | None, profile: Profile) -> str:
     """Return the name of the dataset; for the demo on an empty bucket, that of the synthetic one."""
-    if profile == "demo" and name is None and not store.list("datasets/"):
+    if profile == "demo" and name is None and not dataset_names(store):
         return DATASET
     return find_dataset(store, name)

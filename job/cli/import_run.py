@@ -1,7 +1,6 @@
 """``job import``: a run that stock Ultralytics trained, as a finished run of the bucket."""
 
 import logging
-from pathlib import Path
 
 from pydantic import Field
 
@@ -14,6 +13,7 @@ from job.runs.records import PinnedDataset
 from job.runs.request import RunName
 from job.runs.run import default_families, next_free_name
 from job.runs.search import survey
+from job.storage.paths import expanded
 from job.text import command_line, dataset_and_version, percent
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def import_(options: ImportOptions) -> None:
     It counts as a finished run: A starts from it, and lists, comparisons, advice and reports show it as imported.
     """
     store = options.store()
-    found = read_ultralytics_run(Path(options.folder).expanduser())
+    found = read_ultralytics_run(expanded(options.folder))
     reference = find_dataset(store, options.dataset)
     version, name = read_version(store, reference), dataset_and_version(reference)[0]
     dataset = PinnedDataset(name=name, version=version.number or None, digest=version.digest, set_aside=[])

@@ -24,7 +24,10 @@ MAX_PX = 800
 QUALITY = 75
 
 MAX_NAMED = 12
-"""Most mistakes of a picture that are named in it; of more, names would hide the picture."""
+"""Most mistakes of a picture that are named in it; more names would hide the picture."""
+
+NAME_SIZE, LETTER_WIDTH = 1 / 34, 0.65
+"""Height of a name as a share of the picture's width, and the width of a letter as a share of that."""
 
 ASPECT = 4 / 3
 """Width to height of a crop."""
@@ -55,6 +58,30 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """The name of a mistake, written above or below its box."""
+
+    box: Box
+    size: float
+    x: float
+    """Where it begins, or where it ends if the box is at the right of the picture."""
+
+    baseline: float
+    is_at_right: bool
+
+    def covers(self, other: "Name") -> bool:
+        """Return whether any of it lies on another name."""
+        (left, right), (other_left, other_right) = self.sides, other.sides
+        return left < other_right and other_left < right and abs(self.baseline - other.baseline) < self.size
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        """The left and the right end."""
+        width = LETTER_WIDTH * self.size * len(self.box.text)
+        return (self.x - width, self.x) if self.is_at_right else (self.x, self.x + width)
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """The boxes of one model in one picture."""
 
@@ -67,11 +94,26 @@ class View:
 
     boxes: tuple[Box, ...]
 
-    @property
-    def named(self) -> list[Box]:
-        """The mistakes to name in the picture; none where there are too many to read."""
-        mistakes = [box for box in self.boxes if box.kind != "right"]
-        return mistakes if len(mistakes) <= MAX_NAMED else []
+    def names(self, width: int, height: int) -> list[Name]:
+        """Return the names of mistakes for a picture of this size, confused classes first.
+
+        One that has no place of its own is left out.
+        """
+        size, found = NAME_SIZE * width, list[Name]()
+        mistakes = [box for kind in ("confused", "missed", "wrong") for box in self.boxes if box.kind == kind]
+        for box in mistakes:
+            is_at_right = box.left > 0.6 * width
+            x = min(box.left + box.width, width) if is_at_right else max(box.left, 0)
+            above, below = box.top - size / 4, box.top + box.height + size
+            places = [
+                name
+                for baseline in ((below, above) if box.kind == "wrong" else (above, below))
+                if size <= baseline <= height and len(found) < MAX_NAMED
+                for name in [Name(box, size, x, baseline, is_at_right)]
+                if not any(map(name.covers, found))
+            ]
+            found += places[:1]
+        return found
 
     def __str__(self) -> str:
         counts = {"missed": self.num_missed, "of another class": self.num_confused}

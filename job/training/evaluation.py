@@ -168,7 +168,11 @@ def _count_over_confidence(seen: list[Seen]) -> tuple[list[int], list[int]]:
 def _confusions(seen: list[Seen]) -> list[Confusion]:
     counts: Counter[tuple[int, int]] = Counter()
     for image in seen:
-        about = confused_objects(image.objects, image.found, image.predictions, image.right)
+        about = confused_objects(
+            *(image.objects, image.object_classes, image.predictions, image.prediction_classes),
+            found=image.found,
+            right=image.right,
+        )
         called = image.prediction_classes[about >= 0].tolist()
         counts.update(zip(image.object_classes[about[about >= 0]].tolist(), called, strict=True))
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))

@@ -76,10 +76,15 @@ def match(
     Returns:
         The index of an object ``(n, t)``; -1 for a false alarm. No index comes twice in a column.
     """
-    taken_by = np.full((len(detections), len(ious)), -1)
+    return _take(box_iou(objects, detections) * (object_classes[:, None] == classes[None]), ious)
+
+
+def _take(overlap: np.ndarray, ious: Sequence[float]) -> np.ndarray:
+    """Return which object each detection takes ``(n, t)``, or -1, by their overlaps ``(m, n)``."""
+    num_objects, num_detections = overlap.shape
+    taken_by = np.full((num_detections, len(ious)), -1)
     least = np.array(ious, np.float32)
-    overlap = box_iou(objects, detections) * (object_classes[:, None] == classes[None])
-    free = np.ones((len(objects), len(ious)), bool)
+    free = np.ones((num_objects, len(ious)), bool)
     columns = np.arange(len(ious))
     for number in np.flatnonzero((overlap >= least.min()).any(0)):
         open_to = np.where(free, overlap[:, number, None], 0)
@@ -90,20 +95,31 @@ def match(
     return taken_by
 
 
-def confused_objects(objects: np.ndarray, found: np.ndarray, detections: np.ndarray, right: np.ndarray) -> np.ndarray:
+def confused_objects(
+    objects: np.ndarray,
+    object_classes: np.ndarray,
+    detections: np.ndarray,
+    classes: np.ndarray,
+    *,
+    found: np.ndarray,
+    right: np.ndarray,
+) -> np.ndarray:
     """Return the missed object that each false alarm lies on, one of another class.
 
     Args:
         objects: ``(m, 4)`` left, top, right, bottom, in any unit.
-        found: ``(m,)`` whether a detection is right about the object.
+        object_classes: ``(m,)``.
         detections: ``(n, 4)``, the most confident first.
+        classes: ``(n,)`` of the detections.
+        found: ``(m,)`` whether a detection is right about the object.
         right: ``(n,)`` whether the detection is right.
 
     Returns:
         The index of an object ``(n,)``; -1 for a right detection, and for a false alarm on no missed object.
     """
     missed, wrong = np.flatnonzero(~found), np.flatnonzero(~right)
-    (about,) = match(objects[missed], np.zeros(len(missed)), detections[wrong], np.zeros(len(wrong))).T
+    differs = object_classes[missed][:, None] != classes[wrong][None]
+    (about,) = _take(box_iou(objects[missed], detections[wrong]) * differs, (IOU,)).T
     confused = np.full(len(detections), -1)
     confused[wrong[about >= 0]] = missed[about[about >= 0]]
     return confused
@@ -112,12 +128,17 @@ def confused_objects(objects: np.ndarray, found: np.ndarray, detections: np.ndar
 def confused_pairs(objects: Sequence[ObjectBox], predictions: Sequence[PredictedBox]) -> dict[int, int]:
     """Return the missed object that a prediction of another class lies on, by the index of the prediction."""
     about = confused_objects(
-        np.array([box[:4] for box in objects]).reshape(-1, 4),
-        np.array([box.is_right for box in objects], bool),
-        np.array([box[:4] for box in predictions]).reshape(-1, 4),
-        np.array([box.is_right for box in predictions], bool),
+        *_columns(objects),
+        *_columns(predictions),
+        found=np.array([box.is_right for box in objects], bool),
+        right=np.array([box.is_right for box in predictions], bool),
     )
     return {number: int(missed) for number, missed in enumerate(about) if missed >= 0}
+
+
+def _columns(boxes: Sequence[ObjectBox] | Sequence[PredictedBox]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners ``(n, 4)`` and the classes ``(n,)``."""
+    return np.array([box[:4] for box in boxes]).reshape(-1, 4), np.array([box.category for box in boxes], int)
 
 
 def box_iou(objects: np.ndarray, detections: np.ndarray) -> np.ndarray:

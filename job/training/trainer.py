@@ -255,6 +255,11 @@ class Trainer(DetectionTrainer):
         if train["tiles"]:
             tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
             dataset = tiled = TiledDataset(tiling, *words, **options)
+            if tiled.empty.all():
+                raise RecipeError(
+                    f"tiles {tiling.size}: none of train shows {tiling.visible:.0%} of an object; pass larger --tiles, "
+                    "or a smaller --tile-visible"
+                )
             self.batches = TileBatches(
                 tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
@@ -290,14 +295,21 @@ class Trainer(DetectionTrainer):
         Stock Ultralytics takes the objects of the most crowded image if they exceed its default, which leaves no room
         for false alarms in it (``models/yolo/detect/val.py``: 64-95).
         """
-        super()._build_train_pipeline()
+        share = f"fraction {self.args.fraction:g}: no picture of it has an object; pass a larger --fraction"
+        try:
+            super()._build_train_pipeline()
+        except ValueError as error:
+            if "No labels found" not in str(error):
+                raise
+            raise RecipeError(share) from error
         counts = {name: [len(label["cls"]) for label in labels] for name, labels in self.labels.items()}
-        if (void := [name for name, numbers in counts.items() if not any(numbers)]) and (
-            self.args.classes is not None and not self.plan.resumed
-        ):
+        void = [name for name, numbers in counts.items() if not any(numbers)]
+        if void and self.args.classes is not None and not self.plan.resumed:
             raise RecipeError(
                 f"classes {self.args.classes}: no object of {' and '.join(void)} is of them; pass other --classes"
             )
+        if void and self.args.fraction < 1 and not self.plan.resumed:
+            raise RecipeError(share)
         most, asked = max(max(numbers, default=0) for numbers in counts.values()), self.plan.train["max_det"]
         enough = max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most))
         self.args.max_det = enough if asked is None else asked

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -46,6 +47,19 @@ def test_output_that_others_closed_is_no_error():
     output = log.EscapedStream(stream)
     stream.close()
     output.close()
+
+
+def test_printed_lines_stand_among_messages_in_a_pipe():
+    """Output and messages that go into one pipe are in the order in which they were written."""
+    source = """
+import sys
+from job.log import EscapedStream
+sys.stderr.write("epoch 9\\n")
+print("the result", file=EscapedStream(sys.stdout))
+sys.stderr.write("the next run\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    assert done.stdout.decode().splitlines() == ["epoch 9", "the result", "the next run"]
 
 
 def test_other_text_stays_as_it_is():

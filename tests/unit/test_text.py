@@ -1,5 +1,7 @@
 """Quantities as text, and messages for wrong values."""
 
+import shlex
+import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -7,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from job.text import ago, dollars, duration, fitted, percent, seconds_between, validation_problems
+from job.text import ago, command_line, dollars, duration, fitted, percent, seconds_between, validation_problems
 
 
 @pytest.mark.parametrize(
@@ -175,3 +177,12 @@ def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
 def test_a_message_fits_a_terminal_and_commands_can_be_copied(line, lines):
     """Words, and what is quoted, stay whole; a list's entry goes on below its text, a command behind a backslash."""
     assert fitted(line) == lines
+
+
+def test_a_printed_command_can_be_given_as_it_stands(monkeypatch, tmp_path):
+    """A command of the job names the path of its program unless the shell finds it by its name."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = shlex.split(command_line("next", "job --version")[0])
+    assert subprocess.run(words[1:], capture_output=True, check=True).stdout.startswith(b"job ")
+    (tmp_path / "job").touch(mode=0o755)
+    assert command_line("next", "job --version") == ["next        job --version"]

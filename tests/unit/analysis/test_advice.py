@@ -99,7 +99,7 @@ def test_the_demo_ends_with_the_next_step_of_the_readme():
     advice = advise(demo, bucket="bucket")
     shown = " ".join((ROOT / "README.md").read_text().replace(" \\\n", " ").split())
     option = advice.options[0]
-    assert f"next {option.title}, by the rule {advice.rule!r} {option.command} Kill" in shown
+    assert f"next {option.title}, by the rule {advice.rule!r} .venv/bin/{option.command} Kill" in shown
     assert advice.falls == ()
 
 

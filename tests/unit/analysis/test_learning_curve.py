@@ -15,6 +15,7 @@ from job.analysis.learning_curve import (
     STEADY_GAIN,
     STOPPED,
     TARGET,
+    describe_trend,
     noise_of,
     notes_on,
     plateau_from,
@@ -239,3 +240,16 @@ def test_nothing_is_noted_of_no_epoch_and_every_note_has_its_rule():
     """A run before its first epoch has no notes; what may be noted is what the rules state."""
     assert notes_on((), before=0.5, target=0.7, num_epochs=10) == []
     assert set(RULES) == {EARLY_GAIN, STEADY_GAIN, TARGET, PLATEAU, FALLEN, BEST, STOPPED}
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ([0.6, 0.6, 0.6], "on a plateau, the best F1 did not rise in the last 3 epochs"),
+        ([0.6, 0.6004, 0.6], "on a plateau, the best F1 did not rise in the last 3 epochs"),
+        ([0.62, 0.64, 0.66], "still improving, the best F1 rose by 6.0 points in the last 3 epochs"),
+    ],
+)
+def test_a_rise_is_named_where_there_is_one(end, said):
+    """A plateau without a rise of a tenth of a point has none."""
+    assert describe_trend([0.6] * 9 + end) == said

@@ -76,11 +76,28 @@ def test_one_animal_is_one_mark():
 
 
 def test_mistakes_are_named_where_there_is_room():
-    """Mistakes have their names in the picture, right boxes have none, and of too many none is written."""
-    few = [Box(0, 0, 1, 1, "missed", "ostrich", "ostrich")] * MAX_NAMED
-    right = Box(0, 0, 1, 1, "right", "zebra 0.9", "zebra")
-    assert View(1, 0, 0, (right, *few)).named == few
-    assert View(1, 0, 0, (*few, few[0])).named == []
+    """Mistakes have their names above or below their boxes, right boxes have none, and no name covers another."""
+    first, near, below, low = (
+        Box(10, top, 30, 30, kind, "ostrich", "ostrich")
+        for top, kind in [(50, "missed"), (52, "missed"), (54, "wrong"), (56, "wrong")]
+    )
+    apart = Box(300, 50, 30, 30, "confused", "zebra called ostrich", "zebra → ostrich")
+    right = Box(200, 50, 30, 30, "right", "zebra 0.9", "zebra")
+    names = View(2, 1, 2, (right, first, near, below, low, apart)).names(340, 340)
+    assert [(name.box, round(name.x), name.baseline) for name in names] == [
+        (apart, 330, 47.5),
+        (first, 10, 47.5),
+        (near, 10, 92.0),
+    ]
+
+
+def test_a_picture_has_no_more_names_than_one_can_read():
+    """Of many mistakes the gravest are named; at the upper edge a name stands below its box."""
+    many = [Box(5, 30 * number, 10, 10, "wrong", "zebra", "zebra") for number in range(20)]
+    missed = Box(300, 0, 10, 10, "missed", "ostrich", "ostrich")
+    names = View(1, 0, 20, (*many, missed)).names(680, 680)
+    assert len(names) == MAX_NAMED
+    assert (names[0].box, names[0].baseline) == (missed, 30)
 
 
 def test_a_name_that_no_object_has_is_a_column():

@@ -66,6 +66,16 @@ def test_the_command_writes_the_report_beside_the_run(run, tmp_path, capsys):
     assert re.findall(r'<(?:header|section) id="([\w-]+)"', place.read_text()) == list(SECTIONS)
 
 
+def test_commands_are_whole_and_marked_as_code(tmp_path):
+    """One within a sentence is code, and one of its own breaks only between its words."""
+    page = page_of(record_run(tmp_path / "bucket", [0.6, *[0.66] * 11]))
+    assert "<code>job estimate</code>" in page
+    assert "`job" not in page
+    (command,) = re.findall(r"<pre>(.*--recipe B .*)</pre>", page)
+    assert re.sub(r"</?span>", "", command) == f"job train --recipe B --dataset wild --bucket {tmp_path}/bucket"
+    assert re.sub(r"<span>[^ <]+</span>", "", command).strip() == ""
+
+
 def test_an_epoch_with_a_better_f1_is_named(run):
     """The report says so if best.pt is of an epoch with a lower F1 than another one, and else nothing."""
     assert facts_of(run).better_f1_epoch is None

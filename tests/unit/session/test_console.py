@@ -1,6 +1,7 @@
 """Messages while a run trains: a fall is named when it happens."""
 
 import logging
+import sysconfig
 
 import pytest
 
@@ -156,10 +157,11 @@ def test_one_live_line_has_the_share_the_time_left_and_the_cost_of_the_whole_run
 
 
 @pytest.mark.parametrize("already", [False, True])
-def test_the_last_lines_say_where_everything_is_and_what_is_next(tmp_path, capsys, already):
+def test_the_last_lines_say_where_everything_is_and_what_is_next(tmp_path, capsys, monkeypatch, already):
     """A finished run ends with its report, its weights, a command that uses them, and the next step with its command;
     a second start says the same.
     """
+    monkeypatch.setenv("PATH", sysconfig.get_path("scripts"))
     run = record_run(tmp_path / "bucket", [0.6, *[0.66] * 11])
     say_finished(run, run.record(), run.final(), already=already)
     lines = capsys.readouterr().out.split("\n\n")[-1]

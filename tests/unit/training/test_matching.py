@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from job.training.matching import IOUS, box_iou, confused_objects, match
+from job.training.evaluation_record import ObjectBox, PredictedBox
+from job.training.matching import IOUS, box_iou, confused_objects, confused_pairs, match
 
 
 def boxes(*corners):
@@ -44,7 +45,19 @@ def test_a_false_alarm_on_a_missed_object_is_about_it():
     objects = boxes((0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10))
     detections = boxes((0, 0, 10, 10), (0, 0, 10, 9), (20, 0, 30, 10), (60, 0, 70, 10), (40, 0, 50, 10))
     found, right = np.array([False, True, False]), np.array([False, False, False, False, True])
-    assert confused_objects(objects, found, detections, right).tolist() == [0, -1, -1, -1, -1]
+    classes = np.zeros(3), np.array([1, 1, 1, 1, 0])
+    about = confused_objects(objects, classes[0], detections, classes[1], found=found, right=right)
+    assert about.tolist() == [0, -1, -1, -1, -1]
+
+
+def test_a_false_alarm_of_an_objects_own_class_is_no_confusion():
+    """At the edge of a picture the recorded corners, which end there, can overlap more than those that were matched."""
+    zebra, ostrich = 0, 1
+    missed = ObjectBox(0.5, 0.5, 1.0, 1.0, zebra, 0)
+    alarms = [
+        PredictedBox(0.5, 0.5, 1.0, 1.0, name, 0, confidence) for name, confidence in [(zebra, 0.9), (ostrich, 0.8)]
+    ]
+    assert confused_pairs([missed], alarms) == {1: 0}
 
 
 def test_it_is_the_rule_of_ultralytics(confined):
