@@ -1,7 +1,9 @@
 """A run is finished only if its last commit is; failures end with a message and a record."""
 
 import signal
+import threading
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 
@@ -186,3 +188,38 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)
         again = job(*TRAIN, "--bucket", bucket)
         assert again.returncode == 0, again.stderr
+
+
+def test_a_notice_while_a_checkpoint_does_not_arrive_has_the_same_deadline(data, tmp_path, emulator, monkeypatch):
+    """SIGTERM while the bucket does not send the checkpoint to resume from is answered at the deadline, though the
+    library that waits for it heeds no signal; the attempt has its record, and the same command resumes.
+    """
+    with running_proxy(emulator.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        bucket = make_bucket(data, emulator.make_bucket() + "/wild")
+        run, held = Run(open_store(bucket), "zebra"), tmp_path / "held"
+        process = start_job(*TRAIN, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
+        wait_until(lambda: any(found.epoch == 1 for found in checkpoint.committed(run)), process)
+        kill(process)
+        asked, sends = threading.Event(), threading.Event()
+
+        def hold(sent):
+            if sent.method == "GET" and "/state.pt" in unquote(sent.path) and "/storage/v1/" not in sent.path:
+                asked.set()
+                sends.wait()
+
+        proxy.answer = hold
+        process = start_job(*TRAIN, "--bucket", bucket)
+        try:
+            wait_until(asked.is_set, process)
+            process.terminate()
+            said = process.communicate(timeout=TIMEOUT_S)[1]
+        finally:
+            sends.set()
+        assert process.returncode == 75, said
+        assert [message for message in messages(said) if "asked to stop; did not finish within 25 s" in message], said
+        assert run.attempt(2).end.reason == "preempted"
+        proxy.answer = lambda _sent: None
+        again = job(*TRAIN, "--bucket", bucket)
+        assert again.returncode == 0, again.stderr
+        assert run.attempt(3).start.receipt.checkpoint.epoch == 1
