@@ -32,6 +32,7 @@ from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
+from job.training.prepared_pixels import PixelFolder
 from job.training.rng import start_streams
 from job.training.sampler import STRIDE, EpochBatches, TileBatches
 from job.training.signals import notices_blocked
@@ -79,6 +80,9 @@ class Plan:
 
     mosaic_stride: int = STRIDE
     """Batches between those that a mosaic draws from; part of what decides the bits."""
+
+    pixels: PixelFolder | None = None
+    """Folder of prepared pixels; `None` decodes each image anew."""
 
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
@@ -264,7 +268,9 @@ class Trainer(DetectionTrainer):
                 tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
-            dataset = KeyedDataset(*words, **options)
+            dataset = KeyedDataset(*words, **options, pixels=self.plan.pixels)
+            if dataset.prepared:
+                self._say_once(dataset.prepared.choose())
             self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
         workers = self._num_workers()
         loader: DataLoader[Any] = DataLoader(
@@ -281,6 +287,11 @@ class Trainer(DetectionTrainer):
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
         object.__setattr__(loader, "batch_size", batch_size)  # over all ranks
         return _without_signals(loader)
+
+    def _say_once(self, text: str) -> None:
+        """Log what holds for all ranks of this machine."""
+        if not self.plan.group.local_rank:
+            log.info("%s", text)
 
     def _num_workers(self) -> int:
         """Return how many processes load: as asked, but no more than this rank has cores, or decode images once."""
