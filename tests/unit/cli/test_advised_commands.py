@@ -133,7 +133,8 @@ def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
         arguments={"epochs": "3", "new-classes": "true"},
     )  # fmt: skip
     page = render(find_campaign(store, "zoo", goal))
-    words = shlex.split(re.search(r"<code>(job campaign .*?)</code>", page)[1])[1:]
+    shown = re.search(r"How to repeat it</h2>\s*<pre>(.*)</pre>", page)[1]
+    words = shlex.split(re.sub(r"</?span>", "", shown))[1:]
     understand(words)
     command, rest = find_command(words)
     assert flags_in(rest) <= flags_of(command)
