@@ -17,7 +17,7 @@ from job.runs.flags import Count
 from job.runs.notification import NOTIFY
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
-from job.session.demo import DATASET
+from job.session.demo import DATASET, demo_dataset
 from job.session.preemption import PARENT_LIMITS_S, PreemptionWatcher
 from job.storage.object_store import Store
 from job.text import HOUR, duration, labelled, table
@@ -120,4 +120,4 @@ def _dataset(store: Store, name: str | None, profile: Profile) -> str:
     """Return the name of the dataset; for the demo on an empty bucket, that of the synthetic one."""
     if profile == "demo" and name is None and not store.list("datasets/"):
         return DATASET
-    return find_dataset(store, name)
+    return find_dataset(store, demo_dataset(store, name) if profile == "demo" else name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from job.datasets.lockfile import list_dataset
 from job.datasets.push import plan_push
 from job.datasets.synthetic import draw_demo_dataset
+from job.datasets.versions import dataset_names
 from job.errors import WeightsError
 from job.recipes.recipe import Recipe, load_recipe
 from job.runs.lineage import find_start
@@ -29,6 +30,7 @@ def train_demo(store: Store, request: TrainRequest) -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))
             plan_push(store, Path(folder), DATASET).send()
+    request = request.model_copy(update={"dataset": demo_dataset(store, request.dataset)})
     earlier = _missing_start(store, request)
     if earlier is not None:
         log.info("demo: recipe %s starts from weights of %s, which is trained first", request.recipe.name, earlier)
@@ -36,6 +38,11 @@ def train_demo(store: Store, request: TrainRequest) -> None:
         train_demo(store, request.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
     log.info("demo scale of recipe %s: %s", request.recipe.name, changes(request.recipe))
     train(store, request, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
+
+
+def demo_dataset(store: Store, named: str | None) -> str | None:
+    """Return the named dataset, or else the synthetic one if the bucket has it, beside whatever else."""
+    return DATASET if named is None and DATASET in dataset_names(store) else named
 
 
 def changes(recipe: Recipe) -> str:

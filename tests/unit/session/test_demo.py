@@ -10,6 +10,16 @@ from tests.support.bucket_records import put_recorded, recorded
 DEMO = {"profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
 
 
+def test_the_demo_keeps_to_its_own_pictures(tmp_path):
+    """Beside other datasets the demo is of the synthetic one, unless another is named; without it, as any training."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    store.put("datasets/photos/data.yaml", b"x")
+    assert demo.demo_dataset(store, None) is None
+    store.put(f"datasets/{demo.DATASET}/data.yaml", b"x")
+    assert demo.demo_dataset(store, None) == demo.DATASET
+    assert demo.demo_dataset(store, "photos") == "photos"
+
+
 def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monkeypatch):
     """Where the demo trains a baseline first, the age of the process belongs to that run, and the next one begins
     at 0; where it need not, the run has it.
@@ -18,6 +28,7 @@ def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monke
 
     def train(store, order, *, boot_s=None):
         number = len(trained) + 1
+        assert order.dataset == demo.DATASET
         trained.append((order.recipe.name, boot_s))
         put_recorded(
             store,
