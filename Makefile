@@ -117,8 +117,8 @@ help: ## List targets and variables
 BUCKET_OR_DEMO = --bucket "$${BUCKET:-bucket}" $(if $(BUCKET),,--profile demo)
 BUCKET_IF_NAMED = $(if $(BUCKET),--bucket "$$BUCKET")
 
-# The bucket of a run to resume; without any, that of the settings of the cloud.
-NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json))
+# The bucket of a run to resume: that of the settings of the cloud if there are any, and the folder bucket/ has no such run.
+NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json),$(if $(ARGS)$(wildcard cloud.yaml infra/outputs.json),,$(wildcard bucket)))
 
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 

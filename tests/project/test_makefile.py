@@ -136,10 +136,15 @@ def test_a_run_is_resumed_where_it_is(project):
     (project / "bucket" / "runs" / "zebra").mkdir(parents=True)
     (project / "bucket" / "runs" / "zebra" / "run.json").touch()
     make(project, "resume", {"RUN": "zebra"})
+    make(project, "resume", {"RUN": "zbera"})  # without settings of a cloud, the folder's runs are what it may mean
+    (project / "cloud.yaml").touch()
+    make(project, "resume", {"RUN": "zbera"})
     assert words_of(project) == [
         ["supervise", "zebra", "--resume"],
         ["resume", "zebra", "--bucket", "gs://b"],
         ["resume", "zebra", "--bucket", "bucket"],
+        ["resume", "zbera", "--bucket", "bucket"],
+        ["supervise", "zbera", "--resume"],
     ]
 
 
