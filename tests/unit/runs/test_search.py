@@ -252,7 +252,7 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
 
 
 def test_an_unfinished_run_on_another_dataset_is_no_warning(store, caplog):
-    """A run on other pictures is no mistyped repetition of one that is not finished; on another version of them it may be."""
+    """A run on other pictures repeats none that is not finished; one on another version of them may."""
     Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **asked("--dataset", "wildlife")[0]))
     for dataset, warned in (("photos", False), ("wildlife@1", True)):
         caplog.clear()
