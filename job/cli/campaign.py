@@ -10,6 +10,7 @@ from job.cli.command import command
 from job.cli.options import BucketOption, PriceOption, TargetOption, Usd
 from job.cloud.machine_types import Provisioning, find_machine
 from job.datasets.prepare import find_dataset
+from job.datasets.versions import dataset_names
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
@@ -17,7 +18,7 @@ from job.runs.flags import Count
 from job.runs.notification import NOTIFY
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
-from job.session.demo import DATASET, demo_dataset
+from job.session.demo import DATASET
 from job.session.preemption import PARENT_LIMITS_S, PreemptionWatcher
 from job.storage.object_store import Store
 from job.text import HOUR, duration, labelled, table
@@ -117,7 +118,7 @@ def format_campaign(campaign: Campaign, result: CampaignResult) -> list[str]:
 
 
 def _dataset(store: Store, name: str | None, profile: Profile) -> str:
-    """Return the name of the dataset; for the demo on an empty bucket, that of the synthetic one."""
-    if profile == "demo" and name is None and not store.list("datasets/"):
+    """Return the name of the dataset; for the demo that of the synthetic one, if the bucket has that or none."""
+    if profile == "demo" and name is None and (not store.list("datasets/") or DATASET in dataset_names(store)):
         return DATASET
-    return find_dataset(store, demo_dataset(store, name) if profile == "demo" else name)
+    return find_dataset(store, name)

@@ -57,6 +57,9 @@ def estimate(options: EstimateOptions) -> None:
 
 
 def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
+    from job.session.demo import default_dataset
+
+    request = request.model_copy(update={"dataset": default_dataset(store, request)})
     dataset = find_dataset(store, request.dataset)
     fields = this_machine.claim_fields()
     here = fields["host"], fields["machine"]

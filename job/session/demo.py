@@ -30,7 +30,7 @@ def train_demo(store: Store, request: TrainRequest) -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))
             plan_push(store, Path(folder), DATASET).send()
-    request = request.model_copy(update={"dataset": demo_dataset(store, request.dataset)})
+    request = request.model_copy(update={"dataset": default_dataset(store, request)})
     earlier = _missing_start(store, request)
     if earlier is not None:
         log.info("demo: recipe %s starts from weights of %s, which is trained first", request.recipe.name, earlier)
@@ -40,9 +40,10 @@ def train_demo(store: Store, request: TrainRequest) -> None:
     train(store, request, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
 
 
-def demo_dataset(store: Store, named: str | None) -> str | None:
-    """Return the named dataset, or else the synthetic one if the bucket has it, beside whatever else."""
-    return DATASET if named is None and DATASET in dataset_names(store) else named
+def default_dataset(store: Store, request: TrainRequest) -> str | None:
+    """Return the dataset that a request names; for the demo, else the synthetic one if the bucket has it."""
+    is_open = request.dataset is None and request.recipe.profile == "demo"
+    return DATASET if is_open and DATASET in dataset_names(store) else request.dataset
 
 
 def changes(recipe: Recipe) -> str:

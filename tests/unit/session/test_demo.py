@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from job.cli.app import main
 from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
@@ -11,13 +12,24 @@ DEMO = {"profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": 
 
 
 def test_the_demo_keeps_to_its_own_pictures(tmp_path):
-    """Beside other datasets the demo is of the synthetic one, unless another is named; without it, as any training."""
+    """Beside other datasets the demo is of the synthetic one, unless another is named; other trainings ask for one."""
     store = FolderStore.create(str(tmp_path / "bucket"))
+    full, small = (TrainRequest.parse({"recipe": "base", "profile": profile}) for profile in ("full", "demo"))
     store.put("datasets/photos/data.yaml", b"x")
-    assert demo.demo_dataset(store, None) is None
+    assert demo.default_dataset(store, small) is None
     store.put(f"datasets/{demo.DATASET}/data.yaml", b"x")
-    assert demo.demo_dataset(store, None) == demo.DATASET
-    assert demo.demo_dataset(store, "photos") == "photos"
+    assert demo.default_dataset(store, small) == demo.DATASET
+    assert demo.default_dataset(store, full) is None
+    assert demo.default_dataset(store, small.model_copy(update={"dataset": "photos"})) == "photos"
+
+
+def test_a_plan_of_the_demo_is_of_its_own_pictures(tmp_path, capsys):
+    """`job train --dry-run` of the demo names the dataset that the start would take."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for name in ("photos", demo.DATASET):
+        store.put(f"datasets/{name}/data.yaml", b"names: [animal]\n")
+    assert main(["train", "--recipe", "base", "--profile", "demo", "--dry-run", "--bucket", store.uri]) == 0
+    assert f"dataset: {demo.DATASET}\n" in capsys.readouterr().out
 
 
 def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monkeypatch):
