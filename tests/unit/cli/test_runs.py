@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import chdir
 
 import pytest
 
@@ -110,7 +111,8 @@ def test_the_list_fits_a_terminal_and_is_whole_in_a_pipe(tmp_path_factory):
     piped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
     _, row, command, short = piped.splitlines()
     assert (row.split()[-1], short.split()[-1]) == (name, "zebra")
-    assert command == "  " + as_found(f"job resume {name} --bucket {bucket}")
+    with chdir(ROOT):
+        assert command == "  " + as_found(f"job resume {name} --bucket {bucket}")
     terminal = Terminal(words, dict(os.environ))
     wait_until(lambda: terminal.text().endswith("zebra\r\n"))
     assert terminal.process.wait(TIMEOUT_S) == 0
