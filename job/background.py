@@ -31,6 +31,11 @@ class Background:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread was started and has not ended."""
+        return self._thread.is_alive()
+
     def join(self, timeout_s: float | None = None) -> None:
         """Wait for the thread to end, at most so many seconds."""
         self._thread.join(timeout_s)

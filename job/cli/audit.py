@@ -12,6 +12,7 @@ from job.cli.command import command
 from job.cli.options import DeviceOption, JsonOption, RunOptions
 from job.cli.predict import Confidence
 from job.cli.runs import require_finished
+from job.errors import RunConflictError
 from job.log import one_line
 from job.prediction.threshold import choose_threshold
 from job.runs.progress import EvaluationRecord
@@ -44,7 +45,7 @@ def audit(options: AuditOptions) -> None:
     Writes audit-SPLIT.html, a page with crops, and audit-SPLIT.csv, a table for labelling tools. Changes no label.
 
     Raises:
-        RunConflictError: If there is no such run, or it is not finished.
+        RunConflictError: If there is no such run, it is not finished, or --out has files of these names.
         DataError: If the dataset is broken, or has other classes.
     """
     store = options.store()
@@ -52,6 +53,9 @@ def audit(options: AuditOptions) -> None:
     threshold = choose_threshold(run.name, run.read(EvaluationRecord, EVALUATION), options.conf)
     options.require_device()
     place, prefix = (open_output(options.out), "") if options.out else (store, run.key(""))
+    page, table_ = (f"audit-{options.split}.{suffix}" for suffix in ("html", "csv"))
+    if options.out and (taken := [each.key for each in place.list("audit-") if each.key in {page, table_}]):
+        raise RunConflictError(f"{place.uri}: has {taken[0]} already; move it away, or choose another --out")
     from job.audit.audit import audit_labels
 
     result = audit_labels(
@@ -60,10 +64,9 @@ def audit(options: AuditOptions) -> None:
         device=options.device,
         workdir=options.workdir,
     )
-    names = {f"audit-{options.split}.html": result.page, f"audit-{options.split}.csv": result.table}
-    for name, text in names.items():
-        place.put(f"{prefix}{name}", text.encode(), overwrite=True)
-    files = [f"{place.uri}/{prefix}{name}" for name in names]
+    for name, text in ((page, result.page), (table_, result.table)):
+        place.put(f"{prefix}{name}", text.encode(), overwrite=not options.out)
+    files = [f"{place.uri}/{prefix}{name}" for name in (page, table_)]
     counts = Counter(found.kind for found in result.findings)
     content = {
         "files": files,

@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-from pathlib import Path
 
 from pydantic import Field
 
@@ -15,6 +14,7 @@ from job.runs.records import PinnedDataset
 from job.runs.request import RunName
 from job.runs.run import default_families, next_free_name
 from job.runs.search import survey
+from job.storage.paths import expanded
 from job.text import command_line, dataset_and_version, percent
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def import_(options: ImportOptions) -> None:
     It counts as a finished run: A starts from it, and lists, comparisons, advice and reports show it as imported.
     """
     store = options.store()
-    found = read_ultralytics_run(Path(options.folder).expanduser())
+    found = read_ultralytics_run(expanded(options.folder))
     reference = find_dataset(store, options.dataset)
     version, name = read_version(store, reference), dataset_and_version(reference)[0]
     dataset = PinnedDataset(name=name, version=version.number or None, digest=version.digest, set_aside=[])

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,13 +14,14 @@ from job.cloud.budget import Limit
 from job.cloud.machine_types import Machine, Provisioning, find_machine
 from job.cloud.prices import usd_per_hour
 from job.cloud.settings import known_settings
-from job.errors import MachineError, UsageError
+from job.errors import UsageError
 from job.recipes.arguments import MAX_IMGSZ, validation_tiles
 from job.recipes.recipe import Profile
 from job.runs.flags import Options, Problem, WorkdirOption, reads
 from job.runs.records import RunRecord
 from job.storage.object_store import Store
-from job.storage.open_store import open_store
+from job.storage.open_store import open_output, open_store
+from job.storage.workdir import require_writable
 
 
 class BucketOption(Options):
@@ -46,14 +46,7 @@ class BucketOption(Options):
 
     def store_for(self, profile: Profile) -> Store:
         """Open the bucket; a folder for the demo is made."""
-        location = self.location
-        if profile == "demo" and location and "://" not in location:
-            try:
-                Path(location).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                why = f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket"
-                raise MachineError(why) from error
-        return self.store()
+        return open_output(self.require_location()) if profile == "demo" else self.store()
 
 
 class JsonOption(Options):
@@ -87,9 +80,10 @@ class DeviceOption(WorkdirOption):
         return device
 
     def require_device(self) -> None:
-        """Raise `MachineError` if a device is named that this machine does not have, before anything is written."""
+        """Raise `MachineError` if a device is named that this machine does not have, before any result is written."""
         if self.device in {"", "cpu"}:
             return
+        require_writable(self.workdir)
         from job.training.isolation import isolate_ultralytics
 
         isolate_ultralytics(self.workdir / "ultralytics")

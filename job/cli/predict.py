@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +21,7 @@ from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.storage.object_store import Store
 from job.storage.open_store import open_output
+from job.storage.paths import expanded
 from job.text import shortened, table
 from job.training.files import BEST, EVALUATION
 
@@ -153,7 +153,7 @@ def _open_out(location: str, source: Source) -> Store:
     Raises:
         UsageError: If it lies in the source, whose pictures it would add to.
     """
-    if source.contains(location.rstrip("/") if "://" in location else str(Path(location).expanduser().resolve())):
+    if source.contains(location.rstrip("/") if "://" in location else str(expanded(location).resolve())):
         raise UsageError(f"--out: lies in the source {source.uri}, got {location}; choose a place beside it")
     return open_output(location)
 

@@ -70,9 +70,16 @@ def check_recipe(options: CheckRecipeOptions) -> None:
 
 def _settings(recipe: Recipe) -> str:
     train, scale = recipe.train, {"epochs", "batch", "imgsz"}
-    changed = [f"{name} {train[name]:g}" for name in train if train[name] != DEFAULTS[name] and name not in scale]
+    changed = [f"{name} {_value(train[name])}" for name in train if train[name] != DEFAULTS[name] and name not in scale]
     scaled = f"{train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px"
     return ", ".join([str(recipe.start), scaled, *changed])
+
+
+def _value(value: object) -> str:
+    """Return a value as a file has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _expectation(recipe: Recipe) -> str:

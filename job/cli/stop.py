@@ -1,13 +1,21 @@
 """``job stop``: asks a run's newest attempt to commit and end as paused."""
 
+import logging
 import socket
+import time
 
 from job.cli.command import command
 from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import EndReason, RunConflictError
-from job.runs.cost import read_cost
-from job.runs.run import Claim
+from job.runs.cost import AttemptCost, read_cost
+from job.runs.heartbeat import EVERY_S
+from job.runs.run import Claim, Run
+from job.text import clock
+
+log = logging.getLogger(__name__)
+
+BEATS_WAITED_FOR, POLL_S = 3, 1.0
 
 
 @command(RunOptions, "job stop zebra --bucket gs://my-bucket")
@@ -31,7 +39,7 @@ def stop(options: RunOptions) -> None:
     if newest.ended is EndReason.PAUSED:
         print(f"run {name} is paused; the command that started it resumes it")
         return
-    if newest.ended is not EndReason.RUNNING:
+    if newest.ended is not EndReason.RUNNING and not (newest.ended is EndReason.VANISHED and _beats(run, newest)):
         ended = "has vanished" if newest.ended is EndReason.VANISHED else f"has ended, {newest.ended}"
         raise RunConflictError(
             f"run {name}: does not run, attempt {newest.attempt} {ended}; nothing was asked, so that the command that "
@@ -40,3 +48,15 @@ def stop(options: RunOptions) -> None:
     host = run.attempt(newest.attempt).claim.host
     Claim(run, newest.attempt).ask_to_stop(socket.gethostname())
     print(f"run {name}: attempt {newest.attempt} on {host} was asked to stop; it commits and ends after its next batch")
+
+
+def _beats(run: Run, silent: AttemptCost) -> bool:
+    """Whether another heartbeat comes of an attempt that is silent by its records: its machine's clock may be wrong."""
+    limit_s = BEATS_WAITED_FOR * EVERY_S
+    log.info("run %s: no heartbeat since %s; waiting %g s for one", run.name, clock(silent.ended_at), limit_s)
+    last, until = run.attempt(silent.attempt).heartbeat, time.monotonic() + limit_s
+    while time.monotonic() < until:
+        time.sleep(POLL_S)
+        if run.attempt(silent.attempt).heartbeat != last:
+            return True
+    return False

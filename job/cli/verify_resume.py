@@ -16,6 +16,7 @@ from job.recipes.recipe import Profile, Recipe
 from job.runs.flags import Count, Seconds
 from job.runs.request import TrainRequest
 from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
+from job.storage.workdir import require_writable
 
 SHORT = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"}
 
@@ -63,7 +64,7 @@ def verify(options: VerifyResumeOptions) -> None:
 
     Prints PASS with the digests, or the first difference.
     """
-    options.workdir.mkdir(parents=True, exist_ok=True)
+    require_writable(options.workdir)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:
         data = _data(options, Path(scratch))
         piece, took_s = train_for(options, data, Path(scratch), options.seconds)

@@ -11,7 +11,7 @@ from job.cli.options import BucketOption
 from job.errors import ObjectNotFoundError, PreconditionError, UsageError, WeightsError
 from job.runs.import_run import check_weights_name
 from job.storage.open_store import open_store
-from job.storage.paths import is_file
+from job.storage.paths import expanded, is_file
 
 
 class DigestOptions(BucketOption):
@@ -55,7 +55,7 @@ def push(options: PushWeightsOptions) -> None:
 
     The file is not opened as a model: a training that starts from it checks it.
     """
-    file, store = Path(options.file).expanduser(), options.store()
+    file, store = expanded(options.file), options.store()
     if not is_file(file):
         raise WeightsError(f"{file}: is no file that is there; pass a .pt file that Ultralytics has written")
     if not zipfile.is_zipfile(file):

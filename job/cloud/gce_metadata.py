@@ -3,6 +3,7 @@
 Honours ``GCE_METADATA_HOST`` as Google's own libraries do.
 """
 
+import contextlib
 import http.client
 import os
 from dataclasses import dataclass
@@ -60,17 +61,13 @@ class MetadataServer:
         return answer == "TRUE", tag
 
     def _ask(self, path: str, held_s: float = 0) -> tuple[str, str]:
-        connection = http.client.HTTPConnection(
-            self.host, timeout=held_s + CONNECT_S
-        )  # by address: no proxy is ever asked
-        try:
-            connection.request("GET", INSTANCE + path, headers=HEADERS)
-            answer = connection.getresponse()
-            text = answer.read().decode().strip()
-        except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+        try:  # by address: no proxy is ever asked
+            with contextlib.closing(http.client.HTTPConnection(self.host, timeout=held_s + CONNECT_S)) as connection:
+                connection.request("GET", INSTANCE + path, headers=HEADERS)
+                answer = connection.getresponse()
+                text = answer.read().decode().strip()
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise MetadataError(f"metadata server {self.host}: cannot be reached, {error}") from error
-        finally:
-            connection.close()
         if answer.status != http.HTTPStatus.OK or answer.headers.get("Metadata-Flavor") != "Google":
             raise MetadataError(f"metadata server {self.host}: answers {answer.status}, and not as Google's does")
         return text, answer.headers.get("ETag") or "0"

@@ -5,6 +5,7 @@ the limit is never exceeded, and that success is judged by the bucket, never by 
 an answer decides. Knows nothing of clients and clocks.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ That of flex-start has to hold the wait for a machine; if it is over without one
 
 STUCK_ATTEMPTS = 5
 """Attempts without a checkpoint, and not preempted, that count as a loop."""
+
+VARYING = re.compile(r"\w*\d\w*")
+"""Words of a message that may differ each time: the number of a process, an address, the name of a scratch folder."""
 
 JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
@@ -109,9 +113,10 @@ def _failed(history: History) -> Decision | None:
     if last is not None and last.reason == "failed" and last.exit_code in FATAL:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
         return Decision("wait" if history.newest.live else "fail", reason)  # Batch fails the job by itself
-    unrecorded = last is None or last.reason in {"running", "vanished"}
-    if job and job.state == "FAILED" and unrecorded and job.exit_code in FATAL:
-        return Decision("fail", f"exit {job.exit_code} before anything was recorded; see its log")
+    if job and job.state == "FAILED" and job.exit_code in FATAL:  # Batch retries none of these: it was the last
+        nothing = last is None or last.reason in {"running", "vanished"}
+        where = " before anything was recorded" if nothing else ", which no attempt has recorded"
+        return Decision("fail", f"exit {job.exit_code}{where}; see its log")
     if job and job.state == "SUCCEEDED":
         return Decision("fail", "the job succeeded, and the bucket has no final.json; see its log")
     return None
@@ -125,7 +130,8 @@ def _in_vain(history: History) -> Decision | None:
     if history.was_unfit(newest):
         if num_jobs <= MOVES:
             return None
-        messages = [attempt.message for attempt in history.attempts_in(newest)]
+        ends = history.attempts_in(newest)
+        messages = [attempt.message for attempt in ends if attempt.exit_code == ExitCode.ELSEWHERE]
         cause = (messages and messages[-1]) or newest.job.last_event
         return Decision(
             "fail", f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}"
@@ -157,7 +163,7 @@ def _crash_loop(history: History) -> Decision | None:
     for attempt in history.of_this_try:
         if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
             continue
-        first = seen.setdefault((attempt.message, attempt.position), attempt.number)
+        first = seen.setdefault((VARYING.sub("", attempt.message), attempt.position), attempt.number)
         if first != attempt.number:
             at = "epoch {}, batch {}".format(*attempt.position) if attempt.position else "the start"
             reason = f"crash loop: attempts {first} and {attempt.number} ended at {at} with the same error"

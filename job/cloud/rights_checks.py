@@ -36,7 +36,7 @@ def check_own_rights(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     held = api.post(PROJECTS, f"v1/projects/{project}:testIamPermissions", {"permissions": wanted})
     lacking = _lacking(wanted, held)
     role = "roles/batch.jobsEditor" if asked.road == "batch" else "roles/compute.instanceAdmin.v1"
-    yield _right("project", f"{project}", lacking, f"gcloud projects add-iam-policy-binding {project} --role {role}")
+    yield _right("project", project, lacking, f"gcloud projects add-iam-policy-binding {project} --role {role}")
     if asked.road == "batch":
         yield _act_as(api, project, account)
     answer = api.get(STORAGE, f"storage/v1/b/{asked.bucket}/iam/testPermissions", permissions=OBJECTS)
@@ -127,8 +127,8 @@ def _lacking(wanted: list[str], held: dict[str, Any]) -> list[str]:
 def _right(subject: str, where: str, lacking: list[str], remedy: str) -> Finding:
     if not lacking:
         return Finding(subject, "ok", f"this account has its rights on {where}")
-    member = "" if "--member" in remedy else " --member user:YOU"
-    return Finding(subject, "fail", f"this account lacks {', '.join(lacking)} on {where}", remedy + member)
+    found = f"this account lacks {', '.join(lacking)} on {where}"
+    return Finding(subject, "fail", found, f"{remedy} --member user:YOU")
 
 
 def _holds(binding: dict[str, Any]) -> bool:

@@ -117,7 +117,7 @@ class Attempt:
     claimed_at: datetime
     ended_at: datetime | None
     reason: EndReason
-    """Whether it is the newest and has no end record; Batch decides whether it runs."""
+    """Why it ended; ``running`` if it is the newest and has no end record: Batch knows whether it does."""
 
     exit_code: int | None
     message: str
@@ -207,11 +207,14 @@ class History:
         return any(attempt.number == self.committed_attempt for attempt in self.attempts_in(seen))
 
     def was_unfit(self, seen: SubmissionStatus) -> bool:
-        """Whether a submission's job ended because its machine could not do the work."""
+        """Whether a submission's job ended because its machine could not do the work.
+
+        The last attempt may be one before that end, which came before a claim, or in another process than the first.
+        """
         if seen.job is None or seen.job.state != "FAILED":
             return False
         recorded = [attempt.exit_code for attempt in self.attempts_in(seen)[-1:] if attempt.ended_at is not None]
-        return (recorded or list(seen.job.exit_codes[-1:])) == [ExitCode.ELSEWHERE]
+        return ExitCode.ELSEWHERE in {*recorded, seen.job.exit_code}
 
     def had_no_chance(self, seen: SubmissionStatus) -> bool:
         """Whether a submission's job ended without a machine that was left to it long enough to claim the run.
@@ -332,6 +335,7 @@ def read_history(
     # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
     final = run.final()
     listing = RunListing(run)
+    final = final or listing.final()  # a success without it ends the run for good, so it is looked for twice
     record = listing.record()
     committed = checkpoint.committed(run)
     attempts = listing.attempts()

@@ -61,6 +61,8 @@ class DatasetReport:
     near_duplicates: tuple[NearDuplicates, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
     """Hashes of the images that can be decoded, by the digests of `DatasetScan`."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Digests of `DatasetScan` of the images that can be decoded, by path."""
 
     def describe(self) -> dict[str, str]:
         """Return what bounds the recall of a training: one sentence each by label, splits first."""
@@ -145,6 +147,7 @@ def check_dataset(
         ),
         near_duplicates=alike,
         hashes={scan.digests[image]: known for image in images if (known := scan.findings[image].hash)},
+        digests={image: scan.digests[image] for image in images if scan.findings[image].hash},
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from job.datasets.archive import OTHER_SUFFIXES, SUFFIX, unpack
 from job.datasets.check import DatasetReport
 from job.datasets.coco import MAX_BYTES, is_coco, read_coco, split_of
-from job.datasets.data_yaml import DATA_YAML, DataYaml
+from job.datasets.data_yaml import DATA_YAML, DataYaml, is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import FolderListing, list_files
 from job.datasets.labels import MAX_BYTES as MAX_LABEL_BYTES
@@ -25,7 +25,7 @@ from job.datasets.push import DATASET_NAME, OwnFiles, PushResult, plan_push, req
 from job.datasets.staging import Source, stage
 from job.errors import DataError, MachineError
 from job.storage.object_store import Store
-from job.storage.paths import is_file, is_folder
+from job.storage.paths import expanded, is_file, is_folder
 from job.storage.workdir import locked, require_writable, translated_errors
 from job.text import counted_problems, shortened
 from job.training.coco import CocoPicture, write_labels
@@ -52,7 +52,7 @@ class ImportedFolder:
 
 def dataset_name(source: Path) -> str:
     """Return the name of a dataset for a path: ``photos`` for ``~/photos`` and for ``photos.zip``."""
-    path = source.expanduser().resolve()
+    path = expanded(source).resolve()
     path = path.parent if path.suffix.lower() in {".json", ".yaml", ".yml"} else path
     stem = path.name[: -len(SUFFIX)] if path.name.lower().endswith(SUFFIX) else path.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")
@@ -125,7 +125,7 @@ def _own_files_explained(workdir: Path) -> Iterator[None]:
 
 def require_source(source: Path) -> Path:
     """Return the path of a dataset; raises `DataError` if nothing is there, or an archive of another kind than ZIP."""
-    source = source.expanduser()
+    source = expanded(source)
     if not is_file(source) and not is_folder(source):
         raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
     if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):
@@ -154,15 +154,14 @@ def _import(source: Path, staged: Path, settings: Path, *, follow_links: bool) -
         raise DataError(f"{source}: {describe_other(root, [source.name])}")
     listing = list_files(root, follow_links=follow_links)
     named = [source.name] if source.suffix.lower() == ".json" and source.is_file() else listing.names
-    has_yaml = any("/" not in name and name.endswith((".yaml", ".yml")) for name in named)
-    if has_yaml or source.suffix.lower() in {".yaml", ".yml"}:
+    if any(map(is_data_yaml, named)) or source.suffix.lower() in {".yaml", ".yml"}:
         return _from_data_yaml(source, root, listing, staged, follow_links=follow_links)
     _require_own_files(root, listing)
     if annotations := [name for name in named if name.lower().endswith(".json") and _is_coco(root / name)]:
         return _from_coco(root, annotations, listing, staged, settings)
     if classes := [name for name in listing.names if name.rpartition("/")[2] in NAME_FILES]:
         return _from_labels(root, classes, listing, staged)
-    if any(is_image(name) and label_of(name) in set(listing.names) for name in listing.names):
+    if not {label_of(name) for name in listing.names if is_image(name)}.isdisjoint(listing.names):
         what = "has YOLO labels, but no names of the classes"
         raise DataError(f"{root}: {what}; write them into classes.txt there, one a line in the order of their numbers")
     if not any(map(is_image, listing.names)):
@@ -225,6 +224,8 @@ def _read_classes(root: Path, files: list[str]) -> tuple[str, ...]:
 
     Some programs write a list into the folder of each split, with the classes that there were at that time.
     """
+    if large := [file for file in files if (root / file).stat().st_size > MAX_LABEL_BYTES]:
+        raise DataError(f"{root}: {large[0]} has more than {MAX_LABEL_BYTES:,} bytes; list the classes, one a line")
     texts = {file: (root / file).read_text(encoding="utf-8-sig", errors="replace").rstrip() for file in files}
     lists = {file: [line.strip() for line in text.splitlines()] for file, text in texts.items()}
     longest = max(lists, key=lambda file: len(lists[file]))

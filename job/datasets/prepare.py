@@ -6,8 +6,9 @@ other process of this machine changes them until it ends.
 
 import fcntl
 import logging
+import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from job.storage.regular_file import open_regular
 from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import dataset_and_version, nearest, shortened
+from job.training.prepared_pixels import PIXELS, PixelFolder, make_room
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class PreparedData:
     """Digest of the test split, if there is one."""
 
     statistics: DatasetStatistics | None
+    pixels: PixelFolder
+    """Folder of prepared pixels of its images."""
 
     @property
     def pinned(self) -> dict[str, Any]:
@@ -178,7 +182,14 @@ def prepare_data(
     test = split_digest(files, report.test, report.names) if report.test else None
     digest = pinned["digest"] if pinned else version.digest
     found = (name, version.number or None, digest)
-    return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics)
+    pixels = PixelFolder(workdir / PIXELS, _by_path(folder, report.digests))
+    return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics, pixels)
+
+
+def _by_path(folder: Path, digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of images of a dataset by the paths that Ultralytics gives them."""
+    root = os.path.realpath(folder)
+    return {f"{root}/{image}": digest for image, digest in digests.items()}
 
 
 def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:
@@ -244,7 +255,7 @@ def _pull(
     files = {name: wanted[name] for name in sorted(wanted, key=lambda name: not is_data_yaml(name))}  # that comes first
     size = sum(stored.size_bytes for stored in files.values())
     with translated_errors(folder):
-        require_space(folder, size, SPARE_BYTES)
+        require_space(folder, size, SPARE_BYTES, partial(make_room, folder.parent.with_name(PIXELS)))
         with Progress(f"pulling {folder.name}", size, "B") as progress:
             return pull(
                 *(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude),

@@ -133,7 +133,7 @@ class Push:
         store, name = self.listing.store, self.listing.name
         if self._is_done:
             return PushResult(self.current.number, len(self.files), 0, 0, "")
-        own = hashlib.sha256(f"{socket.gethostname()} {self.folder}".encode()).hexdigest()[:NUM_DIGITS]
+        own = hashlib.sha256(os.fsencode(f"{socket.gethostname()} {self.folder}")).hexdigest()[:NUM_DIGITS]
         mark = f"{self.listing.prefix}versions/{own}.begun"
         unlocked = {} if self.current.number else self.current.pinned
         if unlocked and dataset_digest(self.files) != dataset_digest(unlocked):

@@ -9,13 +9,12 @@ from job.datasets.layout import label_of, read_layout
 from job.errors import DataError
 
 
-def take_subset(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
+def take_subset(folder: Path, target: Path, num_images: dict[str, int]) -> None:
     """Copy images with their labels, evenly spaced over each split and at least one of them labelled.
 
-    A split with fewer than `num_images` is copied whole, an empty one is a `DataError`. Return the number by split.
+    A split with fewer than `num_images` is copied whole, an empty one is a `DataError`.
     """
     layout = read_layout(folder)
-    taken = {}
     for split, wanted in num_images.items():
         images = layout.splits[split].images if split in layout.splits else ()
         if not images:
@@ -31,10 +30,8 @@ def take_subset(folder: Path, target: Path, num_images: dict[str, int]) -> dict[
             label = folder / label_of(image)
             if label.exists():
                 shutil.copyfile(label, target / "labels" / split / f"{number:05}.txt")
-        taken[split] = len(chosen)
     data = {"train": "images/train", "val": "images/val", "names": list(layout.data.names), **layout.data.options}
     (target / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    return taken
 
 
 def _is_labelled(folder: Path, image: str) -> bool:

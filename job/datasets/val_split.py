@@ -64,13 +64,17 @@ def _pick(groups: Mapping[str, list[str]], has_objects: Mapping[str, bool]) -> l
     """Return the groups for validation, in an order by digest; none if no choice has a fitting size and objects."""
     total, chosen, num_chosen = sum(map(len, groups.values())), [], 0
     labelled = {name: any(map(has_objects.__getitem__, paths)) for name, paths in groups.items()}
-    for name in sorted(groups, key=lambda name: (not labelled[name], hashlib.sha256(name.encode()).digest())):
+    for name in sorted(groups, key=lambda name: (not labelled[name], _digest(name))):
         most = SHARE * total + (0 if num_chosen else (MAX_SHARE - SHARE) * total)
         if num_chosen + len(groups[name]) <= most and (num_chosen or labelled[name]):
             chosen.append(name)
             num_chosen += len(groups[name])
     rest_labelled = any(labelled[name] for name in groups if name not in chosen)
     return chosen if num_chosen >= MIN_SHARE * total and rest_labelled else []
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()  # of bytes that are no text too
 
 
 def _last_block(paths: list[str], has_objects: Mapping[str, bool]) -> list[str]:

@@ -11,6 +11,7 @@ from job.export.records import RECORD, ExportRecord, ExportRequest
 from job.storage.local import FolderStore
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
+from job.storage.paths import expanded
 
 
 class Destination:
@@ -22,7 +23,7 @@ class Destination:
     @classmethod
     def at(cls, location: str) -> "Destination":
         """Return the destination at a folder, which need not exist, or at ``gs://BUCKET/PREFIX``."""
-        folder = Path(location).expanduser()
+        folder = expanded(location)
         try:
             is_new = "://" not in location and not folder.exists()
         except OSError:  # of a path that cannot be: opening it says why

@@ -66,8 +66,8 @@ def _whole(value: object) -> object:
 
 
 def _indices(value: object) -> object:
-    """Return text such as ``0,2,3``, as a command line has it, as a list."""
-    if not isinstance(value, str) or "," not in value:
+    """Return text such as ``0,2,3`` or ``[0]``, as a command line has it, as a list."""
+    if not isinstance(value, str) or not {",", "["} & set(value):
         return _whole(value)
     parts = [part.strip() for part in value.strip("[]() ").split(",")]
     return [int(part) if part.removeprefix("-").isdecimal() else part for part in parts]

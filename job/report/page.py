@@ -198,7 +198,9 @@ def _metric_series(name: str, values: Sequence[float]) -> Series:
 def _loss_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     if not facts.rows:
         return
-    for short, title in (("box", "Box loss"), ("cls", "Class loss"), ("dfl", "DFL loss")):
+    for short, title in (("box", "Box loss"), ("cls", "Class loss"), ("dfl", "DFL loss"), ("l1", "L1 loss")):
+        if f"train/{short}_loss" not in facts.rows[0]:  # a head has one of the last two
+            continue
         lines = [
             Series("training", "blue", [row[f"train/{short}_loss"] for row in facts.rows]),
             Series("validation", "teal", [row[f"val/{short}_loss"] for row in facts.rows], "--"),

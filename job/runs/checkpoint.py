@@ -24,6 +24,7 @@ from job.errors import (
 from job.runs.records import CheckpointId, CheckpointMetadata, CommittedFile, Manifest, SetAside, now
 from job.runs.run import Claim, Run
 from job.storage.checksums import sha256_of
+from job.storage.keys import is_key
 from job.storage.object_store import StoredObject
 
 log = logging.getLogger(__name__)
@@ -113,12 +114,12 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     try:
         loaded = json.loads(data)
         seal = loaded.pop("seal")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptObjectError(f"{key}: is not a manifest, {' '.join(str(error).split())}") from error
     if data != _sealed(loaded):
         raise CorruptObjectError(f"{key}: was changed after it was written, its seal {str(seal)[:12]} does not match")
     manifest = Manifest.read(key, data)
-    escaping = [file.name for file in manifest.files if Path(file.name).name != file.name or file.name in {".", ".."}]
+    escaping = [file.name for file in manifest.files if "/" in file.name or not is_key(file.name)]
     if manifest.id != checkpoint or manifest.run != run.name or escaping:
         raise CorruptObjectError(f"{key}: is not the manifest of this checkpoint")
     return manifest

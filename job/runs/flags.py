@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from job.errors import JobError, RecipeError, UsageError
+from job.storage.paths import expanded
 from job.text import describe_type, shown
 
 YEAR_S = 365 * 24 * 3600
@@ -107,7 +108,7 @@ Seconds = Annotated[float, Field(ge=0, le=YEAR_S, title=f"a number of seconds fr
 class WorkdirOption(Options):
     """The folder on this machine."""
 
-    workdir: Annotated[Path, reads(lambda text: Path(text).resolve())] = Field(
+    workdir: Annotated[Path, reads(lambda text: expanded(text).resolve())] = Field(
         default_factory=lambda: Path("work").resolve(),
         description="A folder on this machine for data and files in transit; work if left out.",
     )

@@ -14,6 +14,9 @@ from job.runs.run import Claim, Run
 
 log = logging.getLogger(__name__)
 
+EVERY_S = 5.0
+"""Seconds from one heartbeat to the next."""
+
 
 class Heartbeat(Background):
     """Writes the fields that `content` returns as an attempt's heartbeat; use it as a context manager.
@@ -26,7 +29,7 @@ class Heartbeat(Background):
         claim: Claim,
         content: Callable[[], Mapping[str, object]],
         on_stop: Callable[[PauseError], None],
-        every_s: float = 5.0,
+        every_s: float = EVERY_S,
     ) -> None:
         super().__init__("heartbeat", self._beat)
         self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s

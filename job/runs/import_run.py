@@ -4,6 +4,7 @@ Guarantees that the folder's files are copied as they are, that the run appears 
 is written last, and that the same call goes on with an import that was cut off. Reads no weights.
 """
 
+import logging
 import math
 import secrets
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, JobError, RunConflictError, UsageError
-from job.recipes.arguments import DEFAULTS, requested
+from job.errors import DataError, RunConflictError, UsageError
+from job.recipes.arguments import DEFAULTS, check_arguments, requested
 from job.recipes.recipe import Recipe, StartKind, load_recipe
 from job.recipes.recognition import published_model, recognise
 from job.runs.listing import RunListing
@@ -37,7 +38,12 @@ from job.storage.object_store import Store
 from job.text import MAX_BYTES, UnreadableYamlError, load_yaml
 from job.training.files import BEST, LAST, RESULTS
 
+log = logging.getLogger(__name__)
+
 ARGS = "args.yaml"
+
+NEEDED = ("epochs", "imgsz")
+"""Arguments that a record cannot do without."""
 
 UNKNOWN = "unknown"
 
@@ -143,12 +149,17 @@ def _metrics(row: dict[str, float]) -> dict[str, float]:
 
 
 def _recipe_of(folder: Path, args: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with the arguments that the job knows; others, of other versions of Ultralytics, are left out."""
+    """Return a recipe with the arguments that the job knows; others, of other versions of Ultralytics, are left out.
+
+    Of a value that no training of the job takes, such as a batch size of -1, the default is recorded, with a warning.
+    """
     given = {name: value for name, value in args.items() if name in DEFAULTS and value is not None}
-    try:
-        return load_recipe("base", "full").with_arguments(given)
-    except JobError as error:
-        raise DataError(f"{folder}/{ARGS}: has values that no training takes; correct them", error.problems) from error
+    refused = {name: found[0] for name, value in given.items() if (found := check_arguments({name: value})[1])}
+    if needed := [refused[name] for name in NEEDED if name in refused]:
+        raise DataError(f"{folder}/{ARGS}: has values that no training takes; correct them", needed)
+    for name, problem in refused.items():
+        log.warning("%s/%s: %s; %r is recorded", folder, ARGS, problem, DEFAULTS[name])
+    return load_recipe("base", "full").with_arguments(given | {name: DEFAULTS[name] for name in refused})
 
 
 def _best(found: UltralyticsRun) -> int:
@@ -176,12 +187,11 @@ def _record(found: UltralyticsRun, name: str, dataset: PinnedDataset) -> RunReco
         "quarantine": False,
         "train": requested(train),
     }
-    batch = train["batch"]
     facts = Facts(
         optimizer=str(train["optimizer"]),
-        batch=batch if isinstance(batch, int) and batch > 0 else 1,
+        batch=train["batch"],
         num_threads=1,
-        max_det=train["max_det"] or 300,
+        max_det=train["max_det"],
         device=UNKNOWN,
     )
     return RunRecord(

@@ -15,7 +15,9 @@ class RunState:
     """State of a run at one moment."""
 
     name: str
-    """How it ended, or its newest attempt did; or ``running``, ``cut off``, ``not begun``, ``imported``."""
+    """How it ended, or its newest attempt did; or ``running``, ``running, asked to stop``, ``cut off``, ``not begun``,
+    ``imported``, ``not imported``.
+    """
 
     epoch: int
     """Complete epochs that are committed."""

@@ -20,6 +20,7 @@ from job.session.watchdog import Watchdog
 from job.storage import workdir
 from job.storage.object_store import Store
 from job.training.distributed import ProcessGroup
+from job.training.prepared_pixels import PIXELS, RESERVED_BYTES, make_room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class SessionContext:
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:
         """Make a work folder that is named after its owner; raises `MachineError` if the machine is unfit."""
         workdir.require_writable(self.request.workdir)
+        make_room(self.request.workdir / PIXELS, RESERVED_BYTES)
         require_fit(self.request.workdir, self.request.device)
         with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:
             yield replace(self, folder=folder, price=price_here(), held=held)

@@ -25,7 +25,7 @@ DATASET = "wildlife-demo"
 
 def train_demo(store: Store, request: TrainRequest) -> None:
     """Train a recipe at demo scale, after the recipe that it starts from if that has no run yet."""
-    if not store.list("datasets/") or list_dataset(store, DATASET).is_incomplete:
+    if not dataset_names(store) or list_dataset(store, DATASET).is_incomplete:
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))

@@ -131,6 +131,9 @@ def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
         yield Finding("GPU", "warn", "none is seen; training on the CPU is for trying out")
     wanted = _memory_wanted(recipe)
     for name, _, memory in gpus:
+        if not memory.strip().isdecimal():  # such as "[N/A]", where it is shared with the processor
+            yield Finding("GPU", "ok", f"{name}, its memory is unknown")
+            continue
         has = float(memory) / 1024
         if wanted is None:
             yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB; what the training needs is unknown")
@@ -146,7 +149,7 @@ def _memory_wanted(recipe: Recipe | None) -> float | None:
     model = re.search(r"yolo11([nsmlx])", str(recipe.start)) if recipe else None
     if recipe is None or model is None:
         return None
-    size = 2 if recipe.train["amp"] else 1
+    size = 1 if recipe.train["amp"] in {False, "fp32"} else 2
     return float(BYTES_PER_PIXEL[model[1]] / size * recipe.train["imgsz"] ** 2 * recipe.train["batch"] / GIB)
 
 

@@ -43,9 +43,8 @@ def follow(context: SessionContext) -> None:
 
         weights = next(iter(_write(shared.weights, here.folder / "start")), None)
         (here.folder / "run").mkdir()
-        training = Training(
-            replace(shared.plan, data_yaml=data.yaml, folder=here.folder / "run", weights=weights, group=group)
-        )
+        plan = replace(shared.plan, data_yaml=data.yaml, pixels=data.pixels, weights=weights, group=group)
+        training = Training(replace(plan, folder=here.folder / "run"))
         files, reopen = group.broadcast((Files(), False))  # of the checkpoint to resume from, if there is one
         _write(files, here.folder / "restored")
         if files:

@@ -1,8 +1,8 @@
 """Preemption notices: SIGTERM, SIGHUP, Ctrl-C, and the metadata server of Compute Engine.
 
 Guarantees that a notice is seen within a second; that it interrupts all work except blocks under `deferred`, which
-poll `pending` themselves; that one deadline holds for the work that follows, after which the process exits; and that a
-second Ctrl-C exits at once.
+poll `pending` themselves; that one deadline holds for the work that follows, after which the process exits, also out of
+a library's call that does not return; and that a second Ctrl-C exits at once, likewise.
 """
 
 import contextlib
@@ -12,10 +12,11 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, MappingProxyType
-from typing import Self
+from typing import NoReturn, Self
 
 from job.background import Background
 from job.cloud.gce_metadata import MetadataError, MetadataServer
@@ -45,10 +46,16 @@ SERVER_LIMIT_S = 100.0
 """Deadline after a notice of the metadata server, in seconds: the machine has up to 120 s to live."""
 
 ONE_PRESS_S = 1.0
-"""A second SIGINT within this time is the same Ctrl-C, sent to the process and to its group."""
+"""A second SIGINT that is seen within this time is the same Ctrl-C, sent to the process and to its group."""
 
 POLL_S = 0.1
 FINAL_LOG_S = 2.0
+
+FINAL_RECORD_S = 1.0
+"""The longest time for recording an end by a second Ctrl-C."""
+
+MOST_SIGNALS = 4096
+"""Signals read at once from the pipe that Python's own handler writes them to."""
 
 PAUSE, STOP, FROM_SERVER = 1, 2, 3
 """Urgency of a notice; the most urgent one is obeyed."""
@@ -73,19 +80,23 @@ class PreemptionWatcher:
         """Describes, from another thread, which steps are not committed; empty if all are."""
 
         self.on_deadline: Callable[[PreemptionError], None] = lambda _notice: None
-        """Called, from another thread, before the process leaves at the deadline."""
+        """Called, from another thread, before the process leaves at the deadline, or by a second Ctrl-C."""
 
         self._pause: PauseError | None = None
         self._termination_wait_s, self._limits_s, self._server_limit_s = termination_wait_s, limits_s, server_limit_s
         self._deferred = self._acknowledged = False
         # A handler may come at any time in the thread that reads these, so none of them is a lock.
         self._number: int | None = None
-        self._interrupted_at = -math.inf
         self._deadline, self._limit_s = math.inf, math.inf
         self._closed = threading.Event()
         self._threads = [Background("deadline", self._guard)]
 
     def __enter__(self) -> Self:
+        self._arrived, arrives = os.pipe()
+        for end in (self._arrived, arrives):
+            os.set_blocking(end, False)
+            weakref.finalize(self, os.close, end)
+        self._previous_pipe = signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
         self._previous = {number: signal.getsignal(number) for number in handled_signals()}
         for number in self._previous:
             signal.signal(number, self._on_signal)
@@ -98,6 +109,7 @@ class PreemptionWatcher:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.signal(WAKE, signal.SIG_IGN)  # the thread may be about to send it, which would end the process
+        signal.set_wakeup_fd(self._previous_pipe)
 
     def watch(self) -> None:
         """Watch the metadata server, if there is one; raises `PreemptionError` if the machine has notice already."""
@@ -181,21 +193,14 @@ class PreemptionWatcher:
             time.sleep(POLL_S)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        if number == signal.SIGINT:  # make, timeout, shells and service managers send others twice and mean them once
-            same_press = self._number == number and time.monotonic() - self._interrupted_at < ONE_PRESS_S
-            if self._number is not None and not same_press:
-                with contextlib.suppress(OSError):  # the terminal is gone
-                    text = f"{name} again: leaving at once; the last committed checkpoint stands\n"
-                    os.write(2, (CLEARED * os.isatty(2) + text).encode())
-                os._exit(PreemptionError.exit_code)
-            self._interrupted_at = time.monotonic()
+        self._take_note(number)
+        self._interrupt()
+
+    def _take_note(self, number: int) -> None:
+        """Set deadline and notice of a signal."""
         self._number = self._number or number
         self._set_deadline(self._limits_s[number])
-        if self.pending is None:
-            by_a_person = number in {signal.SIGINT, signal.SIGHUP}
-            self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if by_a_person else "preempted")
-        self._interrupt()
+        self.pending = self.pending or _from_signal(number)
 
     def _set_deadline(self, limit_s: float) -> None:
         """Set the deadline; the earliest one holds."""
@@ -209,25 +214,46 @@ class PreemptionWatcher:
             raise self.pending
 
     def _guard(self) -> None:
-        """Exit at the deadline, even if the main thread is blocked."""
+        """Exit at the deadline, or by a second Ctrl-C, even if the main thread is in a library's call."""
+        noticed, pressed_at = False, -math.inf
         while not self._closed.wait(POLL_S):
-            if time.monotonic() < self._deadline:
-                continue
-            words = threading.Thread(target=self._log_deadline, daemon=True)  # writing may block as well
-            words.start()
-            words.join(FINAL_LOG_S)
-            os._exit(PreemptionError.exit_code)
+            for number in self._arrived_signals():
+                now = time.monotonic()
+                if number == signal.SIGINT:  # make, timeout, shells and service managers send others twice for once
+                    if noticed and now - pressed_at >= ONE_PRESS_S:
+                        _leave(self._log_second_press, FINAL_RECORD_S)
+                    pressed_at = now
+                noticed = True
+                self._take_note(number)
+            if time.monotonic() >= self._deadline:
+                _leave(self._log_deadline, FINAL_LOG_S)
+
+    def _arrived_signals(self) -> list[int]:
+        """Return the notices that have arrived since the last call, handled by the main thread or not."""
+        with contextlib.suppress(BlockingIOError):
+            return [number for number in os.read(self._arrived, MOST_SIGNALS) if number in self._previous]
+        return []
+
+    def _log_second_press(self) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            text = "Ctrl-C again: leaving at once; the last committed checkpoint stands\n"
+            os.write(2, (CLEARED * os.isatty(2) + text).encode())
+        self._record(self.describe_uncommitted())
 
     def _log_deadline(self) -> None:
-        notice = self.pending or PreemptionError("asked to stop", "preempted")
         lost = self.describe_uncommitted()
         log.error(
             "%s; did not finish within %.0f s, leaving: %s; the same command resumes there",
-            *(notice, self._limit_s, lost or "the last committed checkpoint stands"),
+            *(self.pending, self._limit_s, lost or "the last committed checkpoint stands"),
             extra={"exit_code": PreemptionError.exit_code},
         )
-        notice.not_committed = notice.not_committed or lost
-        self.on_deadline(notice)
+        self._record(lost)
+
+    def _record(self, lost: str) -> None:
+        """Record the end by the notice, and what is not committed."""
+        if self.pending is not None:
+            self.pending.not_committed = self.pending.not_committed or lost
+            self.on_deadline(self.pending)
 
     def _watch(self, server: MetadataServer, tag: str) -> None:
         while not self._closed.is_set():
@@ -242,6 +268,20 @@ class PreemptionWatcher:
                 os.kill(os.getpid(), WAKE)
                 return
             self._closed.wait(max(0.0, asked + 0.5 - time.monotonic()))  # at most two requests a second
+
+
+def _leave(say: Callable[[], None], within_s: float) -> NoReturn:
+    """Exit after some last words, or without them, as writing may block."""
+    words = threading.Thread(target=say, daemon=True)
+    words.start()
+    words.join(within_s)
+    os._exit(PreemptionError.exit_code)
+
+
+def _from_signal(number: int) -> PreemptionError:
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    by_a_person = number in {signal.SIGINT, signal.SIGHUP}
+    return PreemptionError(f"{name}: asked to stop", "interrupted" if by_a_person else "preempted")
 
 
 def _from_server(what: str) -> PreemptionError:

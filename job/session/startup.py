@@ -20,7 +20,7 @@ from job.datasets.prepare import PreparedData, find_dataset
 from job.errors import MachineError, PeerError, RunConflictError
 from job.goodput import Phase
 from job.runs import checkpoint, resume
-from job.runs.heartbeat import paused_by
+from job.runs.heartbeat import Heartbeat, paused_by
 from job.runs.lineage import fetch_end, fetch_start, find_start
 from job.runs.records import (
     Facts,
@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 
 NUM_LEFT_OUT_SHOWN = 3
 
+HEARTBEAT_S = 20.0
+"""Seconds between heartbeats of an attempt that gets ready: fewer bytes than the watchdog takes for progress."""
+
 
 def start(context: SessionContext, run: Run, record: RunRecord | None) -> StartedAttempt:
     """Set up the training of a run and claim it."""
@@ -68,10 +71,13 @@ def start(context: SessionContext, run: Run, record: RunRecord | None) -> Starte
 
 
 def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedAttempt:
-    """1: claim a run that exists, then set it up from its newest checkpoint."""
+    """1: claim a run that exists, then set it up from its newest checkpoint, with heartbeats from the claim on."""
     claim = claim_run(run, context)
     training: Training | None = None
-    with attempt_recorded(claim, context, lambda: training.record_fields if training else {}, finished=False):
+    with (
+        attempt_recorded(claim, context, lambda: training.record_fields if training else {}, finished=False),
+        Heartbeat(claim, lambda: {"seconds": context.timer.seconds()}, context.preemption.pause, HEARTBEAT_S),
+    ):
         previous = PreviousAttempts.of(claim)
         stop = previous.stop_request(environment.claim_fields()["cloud_job"])
         if stop is not None:
@@ -190,6 +196,7 @@ def set_up(
         workers=request.workers,
         num_threads=record.facts.num_threads if record else environment.num_threads(),
         mosaic_stride=record.facts.mosaic_stride if record else _choose_stride(context),
+        pixels=data.pixels,
         resumed=record is not None,
         ran_out_of_memory=previous.ran_out_of_memory,
         group=context.group,
@@ -197,7 +204,7 @@ def set_up(
     if context.group.size > 1:
         files = {weights.name: weights.read_bytes()} if weights else {}
         pinned = PinnedDataset.model_validate(data.pinned)
-        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), pinned, files))
+        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup(), pixels=None), pinned, files))
         context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
 
@@ -247,7 +254,8 @@ def _create(
     log.info("run %s: recipe %s on %s", run.name, recipe.name, data.name)
     log.info("recipe %s", request.recipe_description)
     claim = claim_run(run, context)
-    record_start(claim, record, training, receipt)
+    with attempt_recorded(claim, context, lambda: training.record_fields, finished=False):
+        record_start(claim, record, training, receipt)
     return StartedAttempt(claim, record, training, restored=restored)
 
 

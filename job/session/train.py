@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from job.datasets.prepare import find_dataset
-from job.errors import PeerError, PreemptionError
+from job.errors import PeerError, PreemptionError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
@@ -95,6 +95,11 @@ def _lead(context: SessionContext) -> None:
         say_newer_data(run, record, identity, finished=True)
         archive_run(run, record, final, request)
         return
+    if record is not None and record.imported is not None:
+        raise RunConflictError(
+            f"run {run.name}: was trained elsewhere, and its import was cut off; give `job import` with its folder, "
+            f"{record.imported.folder}, again"
+        )
     if record is not None:
         say_newer_data(run, record, identity, finished=False)
     with EndNotification(request.notify, context.preemption, run) as notification:
@@ -112,9 +117,10 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
                 gc.enable()
             run = notification.run = started.claim.run
             with (
-                Tracker(started.claim, here.folder / "wandb") as tracker,
+                contextlib.ExitStack() as tracked,  # ends once the end is recorded
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),
             ):
+                tracker = tracked.enter_context(Tracker(started.claim, here.folder / "wandb"))
                 publisher = ArtifactPublisher(run)
                 _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)

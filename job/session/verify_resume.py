@@ -233,14 +233,16 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
     killed_after: list[int] = []
     for kill in range(num_kills):
         process = piece.start(name)
-        target = int(num_steps * (kill + chance.random()) / num_kills)
-        with Progress(f"until kill {kill + 1} of {num_kills}", num_steps, "step") as progress:
-            while (done := piece.num_steps(name)) < target and process.poll() is None:
-                progress.to(done)
-                time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
-        with contextlib.suppress(ProcessLookupError):  # it was faster
-            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            target = int(num_steps * (kill + chance.random()) / num_kills)
+            with Progress(f"until kill {kill + 1} of {num_kills}", num_steps, "step") as progress:
+                while (done := piece.num_steps(name)) < target and process.poll() is None:
+                    progress.to(done)
+                    time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
+        finally:  # after Ctrl-C too, which does not reach a process group of its own
+            with contextlib.suppress(ProcessLookupError):  # it was faster
+                os.killpg(process.pid, signal.SIGKILL)
         if process.wait() in FATAL_HERE:
             raise _failed(piece, name, process.returncode)
         if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:

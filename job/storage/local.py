@@ -22,6 +22,7 @@ from job.storage.base import BaseStore, source_chunks
 from job.storage.checksums import ChecksumIndex, crc32c, encode_crc32c, file_version, read_chunks
 from job.storage.keys import file_below
 from job.storage.object_store import StoredObject
+from job.storage.paths import expanded
 from job.storage.regular_file import open_regular, sync_folder
 
 INTERNAL = ".store"
@@ -56,7 +57,7 @@ class FolderStore(BaseStore):
     @classmethod
     def open(cls, location: str) -> "FolderStore":
         """Open an existing folder; raises `StoreError` if there is none, or it cannot be read."""
-        root = Path(location).expanduser().absolute()
+        root = expanded(location).absolute()
         with _translated_errors(f"bucket {root}"):
             root = root.resolve(strict=True)
             os.scandir(root).close()
@@ -66,7 +67,7 @@ class FolderStore(BaseStore):
     @classmethod
     def create(cls, location: str) -> "FolderStore":
         """Open a folder, making it if there is none; raises as `open` does."""
-        root = Path(location).expanduser().absolute()
+        root = expanded(location).absolute()
         with _translated_errors(f"bucket {root}"):
             root.mkdir(parents=True, exist_ok=True)
         return cls.open(location)
@@ -133,8 +134,8 @@ class FolderStore(BaseStore):
         with self._translated_errors(key):
             if _version(path) is None:  # where nothing can be written, something can still be absent
                 return
-            with self._locked():
-                path.unlink(missing_ok=True)
+            with self._locked(), contextlib.suppress(FileNotFoundError):  # another process was first
+                path.unlink()
                 sync_folder(path.parent)
                 with contextlib.suppress(OSError):  # the first folder above that is not empty
                     while (path := path.parent) != self._root:

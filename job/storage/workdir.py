@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from job.errors import MachineError
@@ -76,10 +76,16 @@ def require_writable(folder: Path) -> None:
         probe.unlink()
 
 
-def require_space(folder: Path, needed_bytes: int, spare_bytes: int) -> None:
-    """Raise `MachineError` unless the disk has room until a folder holds `needed_bytes`, and for `spare_bytes`."""
+def require_space(
+    folder: Path, needed_bytes: int, spare_bytes: int, make_room: Callable[[int], None] = lambda _num_bytes: None
+) -> None:
+    """Raise `MachineError` unless the disk has room until a folder holds `needed_bytes`, and for `spare_bytes`.
+
+    `make_room` is called first, with the bytes that have to be free.
+    """
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     missing = max(needed_bytes - present, 0) + spare_bytes
+    make_room(missing)
     free = shutil.disk_usage(folder).free
     if free < missing:
         raise MachineError(

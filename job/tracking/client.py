@@ -13,7 +13,7 @@ from typing import Any
 import wandb
 from PIL import Image
 
-from job.report.examples import Picture, View
+from job.report.examples import KINDS, Picture, View
 from job.runs.records import RunRecord
 from job.runs.run import family_of
 from job.training.files import BEST
@@ -132,20 +132,18 @@ def _config(record: RunRecord) -> dict[str, object]:
     }
 
 
-KINDS = ("missed", "right", "wrong")
-
-
 def _image(image: Image.Image, view: View | None) -> wandb.Image | None:
     """Return an image with the boxes of one model; None if its evaluation did not keep the image."""
     if view is None:
         return None
+    numbers = {kind: number for number, kind in enumerate(KINDS)}
     boxes = [
         {
             "position": {"minX": box.left, "minY": box.top, "maxX": box.left + box.width, "maxY": box.top + box.height},
             "domain": "pixel",
-            "class_id": KINDS.index(box.kind),
+            "class_id": numbers[box.kind],
             "box_caption": box.label,
         }
         for box in view.boxes
     ]
-    return wandb.Image(image, boxes={"boxes": {"box_data": boxes, "class_labels": dict(enumerate(KINDS))}})
+    return wandb.Image(image, boxes={"boxes": {"box_data": boxes, "class_labels": dict(enumerate(KINDS.values()))}})

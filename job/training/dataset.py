@@ -22,7 +22,8 @@ from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from job.training.augmentation import keep_arrays
-from job.training.decoding import imread
+from job.training.decoding import describe_decoder, imread
+from job.training.prepared_pixels import PixelFolder, PreparedPixels, resized
 from job.training.rng import start_streams
 from job.training.sampler import CACHE_BYTES, PICTURES_TOGETHER, Sample, num_kept
 from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes
@@ -85,6 +86,7 @@ class KeyedDataset(YOLODataset):
         *,
         stride: int,
         mosaic_stride: int,
+        pixels: PixelFolder | None = None,
     ) -> None:
         self.seed = args.seed
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
@@ -109,6 +111,11 @@ class KeyedDataset(YOLODataset):
             fraction=args.fraction,
         )
         read_only_images(self)
+        self.prepared: PreparedPixels | None = None
+        if pixels:
+            self.prepared = PreparedPixels(
+                pixels, self.labels, imgsz=args.imgsz, num_channels=self.channels, decoder=describe_decoder()
+            )
         with_mosaic = self.transforms
         self.close_mosaic(copy(args))
         self.transforms_without_mosaic, self.transforms = self.transforms, with_mosaic
@@ -137,8 +144,8 @@ class KeyedDataset(YOLODataset):
         return batch
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
-        """Return an image that cannot be written to, decoded unless it was among the last few."""
-        loaded = self.recent.get(i)
+        """Return an image that cannot be written to, decoded if it is neither among the last few nor prepared."""
+        loaded = self.recent.get(i) or self._load_prepared(i)  # which takes a file for each map, so that none is kept
         if loaded is None:
             self.augment = False  # the base class would add the image to its history of mosaic partners
             try:
@@ -149,7 +156,14 @@ class KeyedDataset(YOLODataset):
             if i in self.buffer:  # another one is for MixUp, which takes any
                 self.recent[i] = loaded
             _evict(self.recent, num_kept(len(self.buffer)) * self._num_sequences, lambda image: int(image[0].nbytes))
+            if self.prepared:
+                self.prepared.save(i, *loaded[:2])
         return loaded
+
+    def _load_prepared(self, i: int) -> Image | None:
+        """Return an image from its prepared pixels, if there are any."""
+        pixels = self.prepared.load(i) if self.prepared else None
+        return None if pixels is None else (pixels, self.labels[i]["shape"], pixels.shape[:2])
 
     @property
     def _num_sequences(self) -> int:
@@ -209,12 +223,10 @@ class TiledDataset(KeyedDataset):
         tile = self.tiles[i]
         pixels = self._picture(int(self.picture_of[i]))[tile.top : tile.bottom, tile.left : tile.right]
         height, width = pixels.shape[:2]
-        ratio = self.imgsz / max(height, width)
-        if ratio == 1:
-            return np.ascontiguousarray(pixels), (height, width), (height, width)
-        size = min(math.ceil(width * ratio), self.imgsz), min(math.ceil(height * ratio), self.imgsz)
-        resized = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
-        return resized, (height, width), resized.shape[:2]
+        size = resized(height, width, self.imgsz)
+        if size == (height, width):
+            return np.ascontiguousarray(pixels), size, size
+        return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR), (height, width), size
 
     def _picture(self, number: int) -> np.ndarray:
         """Return a picture, decoded only if it was not among the last few."""

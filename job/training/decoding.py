@@ -7,6 +7,7 @@ simplejpeg, which has the same version of libjpeg-turbo and takes less time. Wit
 
 import os
 from contextlib import suppress
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> Any:  # noqa:
             if _is_upright_colour(data):
                 return simplejpeg.decode_jpeg(data, "BGR")
     return patches.imread(filename, flags)
+
+
+def describe_decoder() -> str:
+    """Return the versions and the instructions of this processor by which images are decoded and resized, as text."""
+    libraries = ["pillow", "ultralytics", *(["simplejpeg"] if simplejpeg else [])]
+    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
+    return f"opencv {cv2.__version__} with {cv2.getCPUFeaturesLine()}, {versions}"
 
 
 def _is_upright_colour(data: bytes) -> bool:

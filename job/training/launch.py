@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from job.errors import GOES_ON, ExitCode, PreemptionError, TryAgainError
+from job.errors import FATAL_HERE, GOES_ON, ExitCode, PreemptionError, TryAgainError
 from job.training.isolation import threads_divided
 from job.training.nodes import Nodes
 
@@ -64,12 +64,17 @@ def launch(words: list[str], device: str, nodes: Nodes) -> int:
 
 
 def _run(config: LaunchConfig, words: list[str]) -> int:
-    """Run a command of the job in this node's processes, and return the exit code of rank 0 or the first to fail."""
+    """Run a command of the job in this node's processes, and return the exit code of rank 0 or the first to fail.
+
+    A rank that fails for good counts before rank 0, which then says no more than that another process is gone.
+    """
     try:
         elastic_launch(config, sys.executable)("-m", "job", *words)
     except ChildFailedError as error:
         failures = error.failures
-        exit_code = int((failures.get(0) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+        for_good = (failures[rank] for rank in sorted(failures) if failures[rank].exitcode in FATAL_HERE)
+        first = min(failures.values(), key=lambda failure: failure.timestamp)
+        exit_code = int((next(for_good, None) or failures.get(0) or first).exitcode)
         return exit_code if exit_code >= 0 else PreemptionError.exit_code
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics.utils.plotting import plot_results
-from ultralytics.utils.torch_utils import autocast
+from ultralytics.utils.torch_utils import autocast, unwrap_model
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
@@ -36,7 +36,8 @@ from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
 
-LOSSES = ("box_loss", "cls_loss", "dfl_loss")
+LOSSES, LOSSES_WITHOUT_BINS = ("box_loss", "cls_loss", "dfl_loss"), ("box_loss", "cls_loss", "l1_loss")
+"""Losses of a head that predicts the distances to a box's edges in bins, or, as YOLO26's, as they are."""
 
 
 class Training:
@@ -211,8 +212,10 @@ class Training:
         warmup = trainer._get_warmup_iterations(num_batches)  # noqa: SLF001 -- a piece of the stock loop
         trainer.epoch = epoch
         trainer.scheduler.last_epoch = epoch - 1
-        trainer.scheduler.step()
+        if not progress.batch:  # else the rates are restored, and those of the last batch are in the results
+            trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- a piece of the stock loop
+        self._weigh_branches(epoch)
         batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
         for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
@@ -225,6 +228,15 @@ class Training:
             progress.batch = index + 1
             step = Step(epoch + 1, progress.batch, num_batches, trainer.tloss, batch["img"])
             callbacks.on_step(step, self.snapshot)
+
+    def _weigh_branches(self, epoch: int) -> None:
+        """Weigh the two branches of YOLOv10's and YOLO26's head by the complete epochs, as the stock loop does."""
+        model: Any = unwrap_model(self.trainer.model)
+        if epoch and getattr(model, "criterion", None) is None:  # of a process that has resumed
+            model.criterion = model.init_criterion()
+        if epoch and hasattr(model.criterion, "update"):
+            model.criterion.updates = epoch - 1
+            model.criterion.update()
 
     def _warm_up(self, number: int, warmup: int) -> None:
         trainer = self.trainer
@@ -296,8 +308,9 @@ class Training:
         """Validate the EMA without changing the best fitness; return the metrics, and the detections as JSON."""
         trainer = self.trainer
         trainer.epoch = epoch
-        trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in LOSSES}
-        trainer.loss_names = LOSSES
+        head: Any = unwrap_model(trainer.model).model[-1]
+        trainer.loss_names = LOSSES if head.reg_max > 1 else LOSSES_WITHOUT_BINS
+        trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in trainer.loss_names}
         with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
         seen = list(chain.from_iterable(self.plan.group.all_gather(seen, WORK_S)))

@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, box_area
 from job.training.tiles import Tile
 
 Detections = dict[str, torch.Tensor]
-"""``bboxes`` (n, 4) left, top, right, bottom; ``conf`` (n,), ``cls`` (n,) and ``extra`` (n, 0)."""
+"""``bboxes`` (n, 4) left, top, right, bottom; ``conf`` (n,), ``cls`` (n,) and, in a validation, ``extra`` (n, 0)."""
 
 MERGE_IOU = 0.5
 """Two boxes of a class that overlap more are one object: those of one small object in two tiles differ by a pixel."""

@@ -32,6 +32,7 @@ from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
+from job.training.prepared_pixels import PixelFolder
 from job.training.rng import start_streams
 from job.training.sampler import STRIDE, EpochBatches, TileBatches
 from job.training.signals import notices_blocked
@@ -79,6 +80,9 @@ class Plan:
 
     mosaic_stride: int = STRIDE
     """Batches between those that a mosaic draws from; part of what decides the bits."""
+
+    pixels: PixelFolder | None = None
+    """Folder of prepared pixels; `None` decodes each image anew."""
 
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
@@ -231,11 +235,18 @@ class Trainer(DetectionTrainer):
         if train["tiles"]:
             tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
             dataset = tiled = TiledDataset(tiling, *words, **options)
+            if tiled.empty.all():
+                raise RecipeError(
+                    f"tiles {tiling.size}: none of train shows {tiling.visible:.0%} of an object; pass larger --tiles, "
+                    "or a smaller --tile-visible"
+                )
             self.batches = TileBatches(
                 tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
-            dataset = KeyedDataset(*words, **options)
+            dataset = KeyedDataset(*words, **options, pixels=self.plan.pixels)
+            if dataset.prepared:
+                self._say_once(dataset.prepared.choose())
             self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
         workers = self._num_workers()
         loader: DataLoader[Any] = DataLoader(
@@ -253,6 +264,11 @@ class Trainer(DetectionTrainer):
         object.__setattr__(loader, "batch_size", batch_size)  # over all ranks
         return _without_signals(loader)
 
+    def _say_once(self, text: str) -> None:
+        """Log what holds for all ranks of this machine."""
+        if not self.plan.group.local_rank:
+            log.info("%s", text)
+
     def _num_workers(self) -> int:
         """Return how many processes load: as asked, but no more than this rank has cores, or decode images once."""
         most = min(self.args.workers, max(1, num_cores() // self.plan.group.local_size), len(self.batches))
@@ -266,14 +282,21 @@ class Trainer(DetectionTrainer):
         Stock Ultralytics takes the objects of the most crowded image if they exceed its default, which leaves no room
         for false alarms in it (``models/yolo/detect/val.py``: 64-95).
         """
-        super()._build_train_pipeline()
+        share = f"fraction {self.args.fraction:g}: no picture of it has an object; pass a larger --fraction"
+        try:
+            super()._build_train_pipeline()
+        except ValueError as error:
+            if "No labels found" not in str(error):
+                raise
+            raise RecipeError(share) from error
         counts = {name: [len(label["cls"]) for label in labels] for name, labels in self.labels.items()}
-        if (void := [name for name, numbers in counts.items() if not any(numbers)]) and (
-            self.args.classes is not None and not self.plan.resumed
-        ):
+        void = [name for name, numbers in counts.items() if not any(numbers)]
+        if void and self.args.classes is not None and not self.plan.resumed:
             raise RecipeError(
                 f"classes {self.args.classes}: no object of {' and '.join(void)} is of them; pass other --classes"
             )
+        if void and self.args.fraction < 1 and not self.plan.resumed:
+            raise RecipeError(share)
         most, asked = max(max(numbers, default=0) for numbers in counts.values()), self.plan.train["max_det"]
         enough = max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most))
         self.args.max_det = enough if asked is None else asked

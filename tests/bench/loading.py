@@ -1,10 +1,12 @@
 """Loading: making samples, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
 
-On pictures of 12 megapixels, CPU seconds of one process, and whether stock transforms make the same samples from the
-same draws; on smaller ones, time with worker processes. The two loaders take turns on the same files and arguments.
+On pictures of 12 megapixels, CPU seconds of one process, without and with prepared pixels, and whether stock transforms
+make the same samples from the same draws; on smaller ones, time with worker processes. The loaders take turns on the
+same files and arguments.
 """
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import tempfile
@@ -19,8 +21,10 @@ import cv2
 import numpy as np
 
 from job.recipes.recipe import load_recipe
+from job.training import prepared_pixels
 from job.training.isolation import isolate_ultralytics
 from tests.bench.rows import print_row, ratios, spread
+from tests.support.prepared_pixels import fill, pixel_folder
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -51,24 +55,33 @@ def main() -> None:
 
 def compare_cpu(folder: Path, pairs: int) -> None:
     """Print CPU seconds of a sample of recipe A from pictures of 12 megapixels, and whether samples are equal."""
-    trainer = make_trainer(folder, folder / "pictures", 0, load_recipe("A").train["imgsz"])
+    pictures, imgsz = folder / "pictures", load_recipe("A").train["imgsz"]
+    trainer = make_trainer(folder, pictures, 0, imgsz)
+    with patch.object(prepared_pixels, "RESERVED_BYTES", 0):
+        prepared = make_trainer(folder, pictures, 0, imgsz, pixels=pixel_folder(folder / "pixels", pictures))
+        fill(prepared.train_loader.dataset)
     decoded = trainer.train_loader.dataset.recent
-    digests, seconds = [], []
+    seconds: dict[str, list[tuple[float, float]]] = {"": [], ", pixels prepared": []}
+    digests: list[tuple[str, ...]] = []
     for turn in range(pairs):
         epoch = functools.partial(trainer.epoch_of_batches, turn, 0)
         decoded.clear()
         mine = cpu_of_an_epoch(epoch())
+        read = cpu_of_an_epoch(prepared.epoch_of_batches(turn, 0))
         with stock_decoder():
             theirs = cpu_of_an_epoch(stock_batches(trainer)(turn))
-            seconds.append((theirs[0] / NUM_PICTURES, mine[0] / NUM_PICTURES))
             decoded.clear()
             with stock_transforms(trainer):
-                digests.append(cpu_of_an_epoch(epoch())[1] == mine[1])
-    print_pairs(
-        f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px",
-        seconds,
-        f"stock transforms make other samples (of {NUM_PICTURES * pairs}, {'none' if all(digests) else 'some'} differ)",
-    )
+                digests.append((cpu_of_an_epoch(epoch())[1], mine[1], read[1]))
+        for pairs_of, (took, _) in zip(seconds.values(), (mine, read), strict=True):
+            pairs_of.append((theirs[0] / NUM_PICTURES, took / NUM_PICTURES))
+    differ = "none" if all(len(set(of_turn)) == 1 for of_turn in digests) else "some"
+    for kind, pairs_of in seconds.items():
+        print_pairs(
+            f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px{kind}",
+            pairs_of,
+            f"stock transforms make other samples (of {NUM_PICTURES * pairs}, {differ} differ)",
+        )
 
 
 def compare_time(folder: Path, pairs: int) -> None:
@@ -111,14 +124,14 @@ def draw_pictures(folder: Path) -> None:
     (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [animal]\n")
 
 
-def make_trainer(folder: Path, data: Path, workers: int, imgsz: int) -> "Trainer":
+def make_trainer(folder: Path, data: Path, workers: int, imgsz: int, **of_plan: object) -> "Trainer":
     """Set up recipe A."""
     from job.training.trainer import Trainer  # noqa: PLC0415  # after isolate_ultralytics
 
     yaml = folder / "data.yaml"
     yaml.write_text(f"path: {data}\n{(data / 'data.yaml').read_text()}")
     train = load_recipe("A").train | {"imgsz": imgsz, "plots": False}
-    return Trainer(plan_tiny_training(folder / "run", yaml, train, workers))
+    return Trainer(dataclasses.replace(plan_tiny_training(folder / "run", yaml, train, workers), **of_plan))
 
 
 def stock_batches(trainer: "Trainer") -> Batches:

@@ -214,6 +214,22 @@ def test_success_is_judged_by_the_bucket(cloud, capsys):
     assert "the bucket has no final.json" in capsys.readouterr().err
 
 
+def test_one_look_that_misses_the_final_record_gives_no_run_up(cloud, monkeypatch):
+    """A bucket that once answers that there is no final record, after a success, is asked again."""
+    cloud.script(["finish"])
+    assert cloud.submit() == 0
+    cloud.batch.jobs[cloud.job(1)].ended.wait()
+    final, looks = Run.final, []
+
+    def missed_once(run):
+        looks.append(run)
+        return final(run) if len(looks) > 1 else None
+
+    monkeypatch.setattr(Run, "final", missed_once)
+    assert cloud.supervise() == 0
+    assert len(looks) > 1
+
+
 def test_attempts_that_get_nowhere_are_stopped(cloud, capsys):
     """Five attempts that die by themselves without a checkpoint are a loop, even if nothing was recorded."""
     cloud.script(["commit 1 0", "exit 139"], *([["claim", "exit 139"]] * 9), ["hold"])

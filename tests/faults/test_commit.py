@@ -436,7 +436,7 @@ def test_two_attempts_never_share_a_key(store, run, files):
     assert committed(run)[-1].attempt == second
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/b", "..", "."])
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/b", "..", ".", "", "a\0b"])
 def test_a_manifest_cannot_write_outside_its_folder(store, run, files, name):
     """A manifest whose seal is right, and which names a file elsewhere, is refused."""
     manifest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
@@ -446,6 +446,15 @@ def test_a_manifest_cannot_write_outside_its_folder(store, run, files, name):
     resealed(store, key, files=content["files"])
     with pytest.raises(CorruptObjectError, match="is not the manifest of this checkpoint"):
         read_manifest(run, manifest.id)
+
+
+def test_a_manifest_without_an_end_is_damage(store, run, files, tmp_path):
+    """A manifest of brackets alone, too deep for any reader, is set aside, and the checkpoint before it restored."""
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    second = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)
+    store.put(f"runs/zebra/checkpoints/{second.id}/manifest.json", b"[" * 100_000, overwrite=True)
+    assert restored(run, tmp_path / "restored") == (1, b"state 1" * 100)
+    assert list(set_aside(run)) == [second.id]
 
 
 def test_names_sort_by_age():

@@ -1,6 +1,9 @@
 """A run is finished only if its last commit is; failures end with a message and a record."""
 
+import signal
+import threading
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 
@@ -12,7 +15,7 @@ from job.runs.run import Claim, Run
 from job.session.attempt import finish
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.cli_process import TIMEOUT_S, job, messages, start_job, wait_until
+from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.fault_proxy import running_proxy
 from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -85,6 +88,41 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
 
 
+@pytest.mark.parametrize("point", ["start record", "tracking"])
+def test_a_notice_between_the_claim_and_the_first_step_is_recorded(data, tmp_path, point, capsys):
+    """A new run that is interrupted as soon as it is claimed has the reason on record, and does not count as running,
+    nor as one whose machine was taken.
+    """
+    bucket, held = make_bucket(data, tmp_path / "bucket"), tmp_path / "held"
+    process = start_job(*TRAIN, "--bucket", bucket, at=f"{point}:1:hold", TEST_HELD=held)
+    wait_until(held.exists, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=TIMEOUT_S)[1]
+    assert process.returncode == 75, said
+    end = Run(open_store(bucket), "zebra").attempt(1).end
+    assert (end.reason, end.exit_code) == ("interrupted", 75)
+    capsys.readouterr()
+    assert main(["runs", "list", "--bucket", bucket]) == 0
+    assert "interrupted" in capsys.readouterr().out
+
+
+def test_an_attempt_that_gets_ready_for_long_runs(data, tmp_path):
+    """A resumed attempt has heartbeats from its claim on: one that pulls or checks for an hour is not said to be cut
+    off, and can be asked to stop.
+    """
+    bucket, held = make_bucket(data, tmp_path / "bucket"), tmp_path / "held"
+    start_job(*TRAIN, "--bucket", bucket, at="start record:1:kill").communicate(timeout=TIMEOUT_S)
+    run = Run(open_store(bucket), "zebra")
+    assert run.attempt(1).heartbeat is None
+    process = start_job(*TRAIN, "--bucket", bucket, at="check:1:hold", TEST_HELD=held)
+    try:
+        wait_until(held.exists, process)
+        wait_until(lambda: run.attempt(2).heartbeat is not None, process, timeout_s=SOON_S)
+    finally:
+        kill(process)
+    assert run.attempt(2).start is None
+
+
 def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
     """A run is not finished unless its newest checkpoint is its end."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
@@ -150,3 +188,38 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)
         again = job(*TRAIN, "--bucket", bucket)
         assert again.returncode == 0, again.stderr
+
+
+def test_a_notice_while_a_checkpoint_does_not_arrive_has_the_same_deadline(data, tmp_path, emulator, monkeypatch):
+    """SIGTERM while the bucket does not send the checkpoint to resume from is answered at the deadline, though the
+    library that waits for it heeds no signal; the attempt has its record, and the same command resumes.
+    """
+    with running_proxy(emulator.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        bucket = make_bucket(data, emulator.make_bucket() + "/wild")
+        run, held = Run(open_store(bucket), "zebra"), tmp_path / "held"
+        process = start_job(*TRAIN, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
+        wait_until(lambda: any(found.epoch == 1 for found in checkpoint.committed(run)), process)
+        kill(process)
+        asked, sends = threading.Event(), threading.Event()
+
+        def hold(sent):
+            if sent.method == "GET" and "/state.pt" in unquote(sent.path) and "/storage/v1/" not in sent.path:
+                asked.set()
+                sends.wait()
+
+        proxy.answer = hold
+        process = start_job(*TRAIN, "--bucket", bucket)
+        try:
+            wait_until(asked.is_set, process)
+            process.terminate()
+            said = process.communicate(timeout=TIMEOUT_S)[1]
+        finally:
+            sends.set()
+        assert process.returncode == 75, said
+        assert [message for message in messages(said) if "asked to stop; did not finish within 25 s" in message], said
+        assert run.attempt(2).end.reason == "preempted"
+        proxy.answer = lambda _sent: None
+        again = job(*TRAIN, "--bucket", bucket)
+        assert again.returncode == 0, again.stderr
+        assert run.attempt(3).start.receipt.checkpoint.epoch == 1

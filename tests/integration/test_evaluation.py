@@ -69,7 +69,8 @@ def is_within_an_epoch(bucket, attempt):
     """Whether the heartbeat of an attempt is two or three steps into an epoch after the first."""
     run = run_in(bucket)
     heartbeat = run.attempt(attempt).heartbeat if attempt in run.attempt_numbers() else None
-    return heartbeat is not None and heartbeat.position.epoch > 0 and heartbeat.position.batch in {2, 3}
+    position = heartbeat.position if heartbeat is not None else None
+    return position is not None and position.epoch > 0 and position.batch in {2, 3}
 
 
 @pytest.fixture(scope="module")

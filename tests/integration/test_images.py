@@ -95,6 +95,28 @@ def test_classes_that_a_split_has_none_of_are_refused(training_of, data, split):
     training_of(train={"classes": [0, 1]})
 
 
+def test_a_fraction_without_an_object_is_refused(training_of, data):
+    """A share of the training pictures in which nothing is labelled ends before training, whether they have empty label
+    files or none.
+    """
+    labels = [data / "labels" / "train" / f"{number:03}.txt" for number in range(4)]
+    for change in (lambda path: path.unlink(), lambda path: path.write_text("")):
+        for path in labels:
+            change(path)
+        with pytest.raises(RecipeError, match=r"fraction 0\.25: no picture of it has an object; pass a larger --fract"):
+            training_of(train={"fraction": 0.25})
+    assert training_of(train={"fraction": 0.75}).trainer.batches.num_images == 6
+
+
+def test_tiles_that_show_no_object_are_refused(training_of, data):
+    """Tiles that are smaller than every object end before training, with the two ways out."""
+    for path in (data / "labels" / "train").iterdir():
+        path.write_text("0 0.5 0.5 0.9 0.9\n")
+    with pytest.raises(RecipeError, match="tiles 32: none of train shows 50% of an object; pass larger --tiles, or"):
+        training_of(train={"tiles": 32})
+    training_of(train={"tiles": 32, "tile_visible": 0.2})
+
+
 def test_a_class_whose_name_looks_like_a_formula_can_be_plotted(confined, tmp_path):
     """Dollar signs in a name are characters, and end no training at its last plots."""
     from ultralytics.utils.metrics import plot_pr_curve  # noqa: PLC0415 -- not before Ultralytics is confined

@@ -1,5 +1,7 @@
 """Our loop ends with the bits of Ultralytics' own, on the same batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,3 +45,21 @@ def test_our_loop_ends_with_the_bits_of_the_stock_loop(plan, recipe):
     exported = torch.load(stock.last, weights_only=False)["model"].state_dict()
     mine = torch.load(ours.plan.folder / "last.pt", weights_only=False)["model"].state_dict()
     assert [name for name in exported if not torch.equal(exported[name], mine[name])] == []
+
+
+@pytest.mark.parametrize("architecture", ["yolov10n.yaml", "yolo26n.yaml"])
+def test_a_head_without_suppression_is_trained_as_by_the_stock_loop(plan, architecture):
+    """The two branches of such a head, as of YOLOv10 and YOLO26, have the weights of each epoch in the loss, also in a
+    process that begins in the middle.
+    """
+    stock, ours = (
+        train(replace(plan("A", folder), architecture=architecture))
+        for train, folder in ((train_stock, "stock"), (train_ours, "ours"))
+    )
+    assert hasattr(stock.model.criterion, "o2m")
+    theirs, own = stock.model.state_dict(), ours.model.state_dict()
+    assert [name for name in theirs if not torch.equal(theirs[name], own[name])] == []
+    weight = ours.model.criterion.o2m
+    ours.model.criterion = None
+    ours.training._weigh_branches(2)
+    assert ours.model.criterion.o2m == weight < 0.8

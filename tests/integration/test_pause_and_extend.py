@@ -1,7 +1,5 @@
 """A run is paused and resumed, and a finished one is extended."""
 
-import csv
-import io
 import shutil
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from job.cli.app import main
 from job.runs import checkpoint
 from job.storage.open_store import open_store
-from tests.support.bucket import run_in, tensors_of
+from tests.support.bucket import rows_of, run_in, tensors_of
 from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
 
 SMALL = (
@@ -26,12 +24,6 @@ def train(bucket, *words):
     done = job(*SMALL, "--run", "zebra", "--bucket", bucket, *words)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def rows_of(bucket, name="zebra"):
-    """Return the rows of a run's results, without their time."""
-    text = open_store(bucket).read(f"runs/{name}/results.csv").decode()
-    return [{key: value for key, value in row.items() if key != "time"} for row in csv.DictReader(io.StringIO(text))]
 
 
 def another_heartbeat(bucket):

@@ -151,10 +151,15 @@ def launched(monkeypatch, ends, nodes=Nodes()):  # noqa: B008 -- it is frozen
 
 @pytest.mark.parametrize(
     ("ends", "exit_code"),
-    [({}, 0), ({0: 70, 1: 75}, 70), ({1: 65}, 65), ({0: -6}, 75), ({1: -9}, 75), ({0: 75, 1: -11}, 75)],
+    [
+        *[({}, 0), ({0: 70, 1: 75}, 70), ({1: 65}, 65), ({0: -6}, 75), ({1: -9}, 75), ({0: 75, 1: -11}, 75)],
+        *[({0: 75, 1: 70}, 70), ({0: 75, 1: 78, 2: 75}, 78), ({0: 1, 1: 75}, 1)],
+    ],
 )
 def test_the_command_ends_as_the_first_process_does(monkeypatch, ends, exit_code):
-    """A process that was killed, by the system or by its library of the GPU, is no failure of the training."""
+    """A process that was killed, by the system or by its library of the GPU, is no failure of the training; one that
+    failed for good outweighs the first, which lost it.
+    """
     assert launched(monkeypatch, ends)[0] == exit_code
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from job.runs import checkpoint
-from tests.support.bucket import run_in, tensors_of
+from tests.support.bucket import rows_of, run_in, tensors_of
 from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.webhook_server import SECRET, running_webhook
@@ -92,7 +92,7 @@ def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undistu
 @pytest.mark.parametrize("phases", [PHASES, pytest.param(OTHER_SOURCES, marks=pytest.mark.full)])
 def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phases):
     """Each attempt gets a notice in a later phase, acts on it at once and commits all finished steps; the run that
-    they make ends with the tensors of an undisturbed one.
+    they make ends with the tensors and the results of an undisturbed one, learning rates of the warm-up among them.
     """
     run, held = run_in(bucket), tmp_path / "held"
     for point, committed, source in phases:
@@ -113,10 +113,13 @@ def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phas
         assert (position(bucket) if committed else checkpoint.committed(run)) == (committed or [])
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
     assert tensors_of(bucket) == tensors_of(undisturbed)
+    assert rows_of(bucket) == rows_of(undisturbed)
 
 
 def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, undisturbed, tmp_path):
-    """Ctrl-C while a first notice is being acted on exits at once; the run resumes from the last checkpoint."""
+    """Ctrl-C while a first notice is being acted on exits at once, and the record has the notice; the run resumes from
+    the last checkpoint.
+    """
     held = tmp_path / "held"
     process = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:hold,step:8:heed", TEST_HELD=held)
     wait_until(held.exists, process)
@@ -126,5 +129,8 @@ def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, un
     said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "leaving at once" in said) == (75, True)
     assert position(bucket) == (0, 0)
+    end = run_in(bucket).attempt(1).end  # or it would count as a machine that was taken
+    assert (end.reason, end.exit_code) == ("preempted", 75)
+    assert "was trained, and committed is" in end.not_committed
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
     assert tensors_of(bucket) == tensors_of(undisturbed)

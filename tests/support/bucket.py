@@ -1,5 +1,7 @@
 """A bucket with a dataset, and the runs in it."""
 
+import csv
+import io
 from pathlib import Path
 
 from job.cli.app import main
@@ -25,6 +27,12 @@ def run_in(bucket, name="zebra"):
 def tensors_of(bucket, name="zebra"):
     """Return the digests of a finished run's weights."""
     return final_tensors(run_in(bucket, name).final())
+
+
+def rows_of(bucket, name="zebra"):
+    """Return the rows of a run's results, without their time."""
+    text = open_store(str(bucket)).read(f"runs/{name}/results.csv").decode()
+    return [{key: value for key, value in row.items() if key != "time"} for row in csv.DictReader(io.StringIO(text))]
 
 
 def ends_of(bucket, name="zebra"):

@@ -207,6 +207,13 @@ def at_start_up(point):
     before(trainer, "check_det_dataset", lambda *_: point.reached())
 
 
+def at_tracking(point):
+    """Reach a point before an attempt, which is claimed, is tracked."""
+    from job.tracking.tracker import Tracker  # noqa: PLC0415 -- only this point needs it
+
+    before(Tracker, "__enter__", lambda *_: point.reached())
+
+
 def at_picture(point):
     """Reach a point before a picture is searched."""
     from job.training.detector import Detector  # noqa: PLC0415 -- not before Ultralytics is confined
@@ -226,6 +233,8 @@ POINTS = {
     "download": lambda point: before(prepare, "pull", lambda *_: point.reached()),
     "check": lambda point: before(prepare, "check_dataset", lambda *_: point.reached()),
     "start-up": lambda point: in_training(lambda: at_start_up(point)),
+    "start record": lambda point: before(run.Claim, "start", lambda *_: point.reached()),
+    "tracking": at_tracking,
     "step": lambda point: in_training(lambda: at_step(point)),
     "write": lambda point: at_put(point, "/state.pt", during=True),
     "manifest": lambda point: at_put(point, "/manifest.json"),

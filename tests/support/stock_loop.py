@@ -64,4 +64,5 @@ def train_ours(plan, losses=None):
 
     training = Training(plan)
     training.run(TrainingCallbacks() if losses is None else Losses(losses))
+    training.trainer.training = training
     return training.trainer

@@ -44,6 +44,18 @@ def test_a_thread_that_ends_raises_nothing():
     background.check()
 
 
+def test_a_thread_runs_until_its_work_is_done():
+    """Work is under way from its start to its end."""
+    go = threading.Event()
+    background = Background("work", go.wait)
+    assert not background.is_running
+    background.start()
+    assert background.is_running
+    go.set()
+    background.join()
+    assert not background.is_running
+
+
 def test_a_heartbeat_that_dies_ends_training(run):
     """An exception of the heartbeat thread is kept for the training thread."""
 

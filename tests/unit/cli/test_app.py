@@ -15,6 +15,8 @@ import yaml
 
 from job import __version__
 from job.cli.app import COMMANDS, load, main
+from job.cli.options import BucketOption
+from job.runs.flags import WorkdirOption
 from tests.support.cli_process import JOB, ROOT, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -117,6 +119,7 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["train", "--profile", "demo", "--device", "0,1"], 2, "--device: must be one device for the demo"),
         (["train", "--recipe", "A", "--checkpoint-every", "soon"], 2, "must be a number of seconds"),
         (["verify-resume", "--kills", "0"], 2, "--kills: must be a whole number from 1 to"),
+        (["verify-resume", "--workdir", "/proc/nowhere"], 78, "pass a --workdir that this user can write to"),
         (["train", "--recipe", "A", "--workers", "9" * 5000], 2, "--workers: must be a whole number from 0 to 1024"),
         (["train", "--recipe", "A", "--hang-after", "1e300"], 2, "--hang-after: must be a number of seconds from 0"),
         (["train", "--recipe", "A", "--seed", "4294967296"], 65, "seed: must be a whole number from 0 to 4294967295"),
@@ -253,12 +256,35 @@ def test_the_bucket_may_come_from_the_environment(capsys, bucket, monkeypatch):
     assert capsys.readouterr().out == f"no runs in {bucket}\n"
 
 
+def test_a_tilde_that_the_shell_left_is_the_home():
+    """A shell replaces none in ``--bucket=~/demo``; it is no folder's name, for which another one would be made."""
+    assert Path(BucketOption(bucket="~/demo").store_for("demo").uri) == Path("~/demo").expanduser().resolve()
+    assert WorkdirOption.parse({"workdir": "~/work"}).workdir == Path("~/work").expanduser().resolve()
+    assert not Path("~").exists()
+
+
+def test_a_tilde_of_no_user_is_a_name(capsys, bucket):
+    """What is not there is said as of any other path, where Python would raise an error of its own."""
+    assert complaint(capsys, "runs", "list", "--bucket", "~no-one/b")[0] == 74
+    code, said = complaint(capsys, "data", "push", "~no-one/wild", "--bucket", bucket)
+    assert (code, "~no-one/wild: no such file or folder" in said) == (65, True)
+
+
 def test_every_shipped_recipe_passes_its_check(capsys):
     """`job recipes check` accepts each recipe that `job recipes list` names."""
     assert main(["recipes", "list"]) == 0
     for name in ("base", "continue", "finetune", "transfer", "A", "B", "C", "recommended"):
         assert main(["recipes", "check", name]) == 0
     assert "B: a valid recipe" in capsys.readouterr().out
+
+
+def test_a_recipe_with_values_of_every_type_is_shown(capsys, tmp_path):
+    """`job recipes check` names each value of a file that is not the default: text, a list and a number too."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("start: yolo11n.pt\ntrain: {optimizer: AdamW, classes: [0, 2], cos_lr: true, lr0: 0.001}\n")
+    assert main(["recipes", "check", str(file)]) == 0
+    shown = "yolo11n.pt, 100 epochs, batch 16, 640 px, classes [0, 2], optimizer AdamW, lr0 0.001, cos_lr true"
+    assert capsys.readouterr().out == f"{file}: a valid recipe; {shown}\n"
 
 
 def test_help_explains_every_flag_of_every_command(capsys):

@@ -36,6 +36,19 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_audit(refused, tmp
     assert not (tmp_path / "work" / "datasets").exists()
 
 
+@pytest.mark.parametrize("name", ["audit-val.csv", "audit-val.html"])
+def test_files_that_are_there_are_not_replaced(refused, tmp_path, name):
+    """A table of an earlier audit, which may have been worked on, stays; another split has other names."""
+    mine = tmp_path / "found" / name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    code, said = refused("--out", mine.parent)
+    assert (code, f"has {name} already; move it away, or choose another --out" in said) == (65, True)
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "work" / "datasets").exists()
+    assert "already" not in refused("--out", mine.parent, "--split", "test")[1]
+
+
 @pytest.mark.parametrize(("name", "advice"), [("tyny", "did you mean 'tiny'?"), ("../tiny", "did you mean 'tiny'?")])
 def test_a_dataset_that_is_none_is_refused_by_its_name(refused, tmp_path, name, advice):
     """It is named with the one that was meant, and no folder of that name is made."""

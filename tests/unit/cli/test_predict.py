@@ -54,6 +54,15 @@ def test_results_do_not_go_into_the_source(capsys, flight, tmp_path, weights, na
     assert sorted(flight.rglob("*")) == before
 
 
+def test_a_workdir_that_cannot_be_made_is_refused_before_the_device_is_looked_up(capsys, flight, tmp_path, weights):
+    """Ultralytics, which knows the devices, needs a folder; no place is made for results."""
+    bucket = make_finished_run(tmp_path / "bucket", weights)
+    words = ("zebra", flight, "--out", tmp_path / "out", "--conf", "0.5", "--bucket", bucket)
+    code, message = refused(capsys, *words, "--device", "0", "--workdir", "/proc/nowhere")
+    assert (code, "pass a --workdir that this user can write to" in message) == (78, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_overlap_of_no_tiles_is_refused(capsys, flight, tmp_path, weights):
     """It would have no effect; no place is made for results."""
     bucket = make_finished_run(tmp_path / "bucket", weights)

@@ -1,9 +1,11 @@
 """`job stop` on runs in every state: only a running one gets a request."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from job.cli import stop as module
 from job.cli.app import main
 from job.runs.run import Claim, Run
 from tests.support.run_records import record_run
@@ -13,6 +15,13 @@ from tests.support.run_records import record_run
 def run(tmp_path):
     """A run whose second attempt has a heartbeat of days ago."""
     return record_run(tmp_path / "bucket", [0.6, 0.65, 0.7, 0.72], finished=False)
+
+
+@pytest.fixture(autouse=True)
+def beats(monkeypatch):
+    """Heartbeats that are waited for come within a second."""
+    monkeypatch.setattr(module, "EVERY_S", 0.3)
+    monkeypatch.setattr(module, "POLL_S", 0.05)
 
 
 def stop(run, capsys):
@@ -50,6 +59,26 @@ def test_what_has_vanished_is_not_asked(run, capsys):
     code, said = stop(run, capsys)
     assert (code, num_requests(run)) == (65, 0)
     assert "does not run, attempt 2 has vanished" in said
+
+
+def test_a_running_attempt_whose_clock_is_wrong_is_asked(run, capsys, monkeypatch):
+    """A machine whose clock is minutes behind runs, as its heartbeats go on."""
+    monkeypatch.setattr(module, "EVERY_S", 600)
+    ended = threading.Event()
+
+    def beat():
+        while not ended.wait(0.1):
+            alive(run, 2, 300)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        code, said = stop(run, capsys)
+    finally:
+        ended.set()
+        beating.join()
+    assert (code, num_requests(run)) == (0, 1)
+    assert "attempt 2 on here was asked to stop" in said
 
 
 @pytest.mark.parametrize("reason", ["preempted", "interrupted", "failed", "transient", "superseded"])

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import re
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from google.cloud import batch_v1
 from google.protobuf.json_format import ParseError
 from pydantic import TypeAdapter, ValidationError
 
-from job.cloud.job_spec import render
+from job.cloud.job_spec import STOP_TIMEOUT_S, render
 from job.cloud.machine_types import Provisioning, find_machine, machines
 from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, container_args
 from job.recipes.recipe import recipe_names
 from job.runs.request import TrainRequest
+from job.session.preemption import FINAL_LOG_S, LIMITS_S, PARENT_LIMITS_S
 from job.text import validation_problems
 from tests.support.fake_batch import problem_with
 
@@ -78,6 +80,14 @@ def check(pytestconfig):
 def test_the_job_of_each_machine_is_the_golden_one(settings, check, machine):
     """The whole job for recipe A on each machine is the golden one."""
     check(machine, render(make_submission("A", machine)))
+
+
+def test_a_process_at_its_deadline_has_the_time_for_its_last_words():
+    """The engine kills the container after the process, or one that waits for it, has said and recorded what it leaves
+    behind, and before a Spot machine is gone.
+    """
+    assert LIMITS_S[signal.SIGTERM] + FINAL_LOG_S < STOP_TIMEOUT_S < 30
+    assert PARENT_LIMITS_S[signal.SIGTERM] < STOP_TIMEOUT_S
 
 
 def test_the_job_of_a_machine_by_flex_start_is_the_golden_one(settings, check):

@@ -435,6 +435,33 @@ def test_a_hang_at_the_same_place_twice_is_a_crash_loop(submission):
     assert "attempts 1 and 3 ended at epoch 1, batch 4 with the same error" in again.reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training: loader process or shared memory, DataLoader worker (pid {}) is killed by signal: Killed.",
+        "training: loader process or shared memory, unable to open file </torch_{0}_93{0}_4> in read-write mode",
+        "run zebra: failed by FileNotFoundError: work/runs/zebra-{0}ab/run/results.csv, a defect of the program",
+        "run zebra: failed by TypeError: <Thing object at 0x7f{}c0>, a defect of the program",
+    ],
+)
+def test_numbers_that_differ_each_time_hide_no_crash_loop(submission, text):
+    """The number of a process, an address or the name of a scratch folder makes no other error of the same one, and
+    two attempts with it at the same position are a crash loop; other words, or another position, are none.
+    """
+    crash = {"reason": "failed", "exit_code": 75, "position": (1, 4), "message": text.format(1434)}
+
+    def after(**changes):
+        second = attempt(submission, 2, **(crash | changes))
+        return decide(history(submission, attempts=(attempt(submission, 1, **crash), second)))
+
+    again = after(message=text.format(20977))
+    assert again.do == "fail"
+    assert "attempts 1 and 2 ended at epoch 1, batch 4 with the same error" in again.reason
+    assert "20977" in again.reason
+    assert after(message=text.format(20977), position=(1, 5)).do == "wait"
+    assert after(message="training: GPU or connection that failed, ECC error").do == "wait"
+
+
 BROKEN = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zone supports all of the templates"
 
 
@@ -689,6 +716,21 @@ def test_the_last_attempt_of_a_job_says_whether_its_machine_was_unfit(submission
     ends = [(1, {"reason": "failed", "exit_code": code, "message": str(code)}) for code in (75, 78)]
     decision = decide(chain(submission, job("FAILED", exit_codes=(75, 78)), attempts=ends, minutes=120))
     assert (decision.do, decision.placement.region) == ("submit", "us-east1")
+
+
+@pytest.mark.parametrize("reason", ["preempted", "transient"])
+@pytest.mark.parametrize(("code", "do"), [(2, "fail"), (65, "fail"), (70, "fail"), (74, "fail"), (78, "submit")])
+def test_an_end_that_no_attempt_has_recorded_counts_after_one_that_has(submission, reason, code, do):
+    """A machine that fails before it claims the run again, or in another process than the first, is no end like that
+    of the attempt before it in the same job.
+    """
+    earlier, ended = [(1, {"reason": reason, "exit_code": 75})], job("FAILED", exit_codes=(75, code))
+    decision = decide(chain(submission, ended, attempts=earlier, minutes=120))
+    assert decision.do == do
+    if code == 78:
+        assert decision.placement.region == "us-east1"
+    else:
+        assert decision.reason == f"exit {code}, which no attempt has recorded; see its log"
 
 
 class Walked(tuple):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -91,6 +92,17 @@ def test_a_yolo_folder_with_splits_is_taken_as_it_is(tmp_path):
             assert (found.folder, found.is_staged) == (folder, False)
 
 
+def test_a_list_of_classes_that_fills_the_memory_is_refused(flights, tmp_path):
+    """The size of a list is looked at before it is read; this one has a terabyte of nothing."""
+    with (flights / "classes.txt").open("r+b") as opened:
+        opened.truncate(1 << 40)
+    with (
+        pytest.raises(DataError, match=r"classes\.txt has more than 64,000,000 bytes; list the classes, one a line"),
+        imported(flights, tmp_path / "work", "wild"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("val", [None, "images/val", "images/train"], ids=["left out", "not there", "as train"])
 def test_a_folder_without_val_gets_one(tmp_path, val, caplog):
     """A data file without a validation split, as of an export of train alone, gets whole flights, and that is said."""
@@ -148,6 +160,23 @@ def test_a_name_that_leads_out_of_the_working_folder_makes_no_folder(tmp_path):
     with pytest.raises(DataError, match="is not a name"):
         push_source(store, folder, "../../out", tmp_path / "work")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bucket", "wild"]
+
+
+def test_a_folder_may_be_called_by_bytes_that_are_no_text(tmp_path):
+    """The path of the pictures is no part of a dataset, so that an old disk's name of a folder is no obstacle."""
+    folder = make_tiny_dataset(tmp_path / "wild").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    FolderStore.create(str(tmp_path / "bucket"))
+    words = ["data", "push", str(folder), "--dataset", "wild", "--bucket", str(tmp_path / "bucket")]
+    assert main(words) == 0
+
+
+def test_names_that_are_no_text_are_refused_by_the_check(flights, tmp_path, capsys):
+    """A bucket takes none of them, which is said of a dataset that has no split as of any other."""
+    for kind in ("images", "labels"):
+        (flights / kind / "flight0").rename(flights / kind / os.fsdecode(b"caf\xe9"))
+    FolderStore.create(str(tmp_path / "bucket"))
+    assert main(["data", "push", str(flights), "--bucket", str(tmp_path / "bucket")]) == 65
+    assert "has a name that no bucket takes" in capsys.readouterr().err
 
 
 def test_a_val_that_is_mistyped_is_no_reason_to_split(tmp_path):

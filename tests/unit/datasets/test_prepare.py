@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import shutil
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -20,6 +21,7 @@ from job.errors import DataError, MachineError, RunConflictError, StoreError, Tr
 from job.goodput import PhaseTimer
 from job.runs.request import TrainRequest
 from job.session import demo
+from job.storage.checksums import sha256_of
 from job.storage.local import FolderStore
 from tests.support.counting_store import CountingStore
 from tests.support.faulty_store import FaultyStore
@@ -98,6 +100,31 @@ def test_training_is_left_two_gigabytes_beside_the_data(store, folder, prepare, 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000_000))
     with pytest.raises(MachineError, match=r"the disk is too full, 2\.0 GB are needed and 1\.9 GB are free"):
         prepare()
+
+
+def test_prepared_pixels_give_way_to_data_that_are_pulled(store, folder, prepare, tmp_path, monkeypatch):
+    """Pixels that earlier trainings prepared are deleted where the data would not fit beside them."""
+    push(store, folder)
+    pixels = tmp_path / "work" / "pixels" / "64-abc" / "00" / f"{'0' * 64}-64x64"
+    pixels.parent.mkdir(parents=True)
+    pixels.touch()
+    os.truncate(pixels, 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_500_000_000 - 10**9 * pixels.exists()))
+    prepare()
+    assert not pixels.exists()
+
+
+def test_images_have_the_digests_of_their_files_under_the_paths_that_ultralytics_reads(store, folder, prepare):
+    """Prepared pixels are looked up by the content of each image of every split."""
+    push(store, folder)
+    data = prepare()
+    pulled = os.path.realpath("work/datasets/wild")
+    expected = {
+        f"{pulled}/images/{split}/{number:03}.jpg": sha256_of(folder / f"images/{split}/{number:03}.jpg")
+        for split, num_images in (("train", 8), ("val", 4))
+        for number in range(num_images)
+    }
+    assert (data.pixels.path.parts[-2:], data.pixels.digests) == (("work", "pixels"), expected)
 
 
 def labels_read(data):

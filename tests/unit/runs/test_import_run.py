@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from job.cli.app import main
+from job.datasets.lockfile import read_version
 from job.datasets.push import plan_push
 from job.errors import TransientStoreError
 from job.runs.import_run import import_run, read_ultralytics_run
@@ -81,6 +82,24 @@ def test_a_folder_becomes_a_finished_run(folder, bucket, capsys):
     assert {stored.key.split("/")[1] for stored in run.store.list("runs/")} == {"yolov11_wildlife"}
 
 
+def test_values_that_the_job_does_not_train_with_are_no_obstacle(folder, bucket, capsys):
+    """A batch size that Ultralytics chose by itself, a cache, and a flag of an older version are warned of, and the
+    defaults stand for them in the record; the other values are the folder's.
+    """
+    args = yaml.safe_load((folder / "args.yaml").read_text())
+    args |= {"batch": -1, "cache": "ram", "multi_scale": False, "freeze": None, "lr0": 0.02}
+    (folder / "args.yaml").write_text(yaml.safe_dump(args))
+    assert main(["import", str(folder), "--bucket", bucket]) == 0
+    warned = " ".join(capsys.readouterr().err.split())
+    record = Run(FolderStore.open(bucket), "yolov11_wildlife").record()
+    assert {name: record.train[name] for name in ("batch", "cache", "multi_scale", "imgsz", "lr0")} == {
+        "batch": 16, "cache": False, "multi_scale": 0.0, "imgsz": 2048, "lr0": 0.02,
+    }  # fmt: skip
+    assert record.facts.batch == 16
+    assert "args.yaml: batch: must be a whole number from 1 to 2147483647, got -1; 16 is recorded" in warned
+    assert warned.count("is recorded") == 3
+
+
 def test_records_in_the_folder_are_not_taken_over(folder, bucket):
     """The folder of a run of another bucket is imported as any other: its records, also of evaluations, stay there."""
     for name in ("run.json", "final.json", "evaluation.json", "records.json"):
@@ -107,6 +126,8 @@ def test_it_is_started_from_and_shown(folder, bucket, capsys):
         assert main(words) == 0, words
         shown = capsys.readouterr().out
         assert "imported" in shown or words[0] == "advise"
+    assert main(["runs", "verify", *run]) == 0
+    assert "was imported, so that it has no checkpoints" in capsys.readouterr().out
     assert main(["report", *run]) == 0
     page = store.read("runs/yolov11_wildlife/report.html").decode()
     assert "F1 is 57.5 % in epoch 2; the run was trained elsewhere, and imported." in page
@@ -128,6 +149,18 @@ def test_an_import_that_is_cut_off_goes_on(folder, bucket, survives):
     run, _ = import_run(store, found, "past", dataset)
     assert run.final().num_epochs == 3
     assert run.store.read(run.key("weights/best.pt")) == (folder / "weights/best.pt").read_bytes()
+
+
+def test_an_import_that_was_cut_off_is_not_trained_on(folder, bucket, capsys):
+    """Its run has no final record yet, and no command to train makes an attempt at it."""
+    store = FolderStore.open(bucket)
+    dataset = PinnedDataset(name="wildlife", version=1, digest=read_version(store, "wildlife").digest, set_aside=[])
+    faulty = FaultyStore(store, survives=2, error=TransientStoreError("bucket: gone"))
+    with pytest.raises(TransientStoreError):
+        import_run(faulty, read_ultralytics_run(folder), "past", dataset)
+    assert main(["resume", "past", "--bucket", bucket]) == 65
+    assert "give `job import` with its folder, yolov11_wildlife, again" in capsys.readouterr().err
+    assert Run(store, "past").attempt_numbers() == []
 
 
 @pytest.mark.parametrize(

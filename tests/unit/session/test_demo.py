@@ -32,6 +32,18 @@ def test_a_plan_of_the_demo_is_of_its_own_pictures(tmp_path, capsys):
     assert f"dataset: {demo.DATASET}\n" in capsys.readouterr().out
 
 
+def test_a_bucket_whose_data_were_deleted_is_an_empty_one(tmp_path, monkeypatch):
+    """Marks of a deletion are no data to train on, so that the demo draws its own."""
+    drawn = []
+    monkeypatch.setattr(demo, "train", lambda *_, **_more: None)
+    monkeypatch.setattr(demo, "draw_demo_dataset", drawn.append)
+    monkeypatch.setattr(demo, "plan_push", lambda *_: SimpleNamespace(send=lambda: None))
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    store.put("datasets/wild/versions/0001.deleted", b"{}\n")
+    demo.train_demo(store, TrainRequest.parse({"recipe": "base", "workdir": str(tmp_path / "work"), **DEMO}))
+    assert len(drawn) == 1
+
+
 def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monkeypatch):
     """Where the demo trains a baseline first, the age of the process belongs to that run, and the next one begins
     at 0; where it need not, the run has it.

@@ -43,6 +43,12 @@ def findings(tmp_path, recipe=None, store=None):
     return {finding.subject: finding for finding in examine(tmp_path, loaded, store, workers=8)}
 
 
+def gpu_finding(tmp_path, amp):
+    """Return what is found of the GPU for recipe base at a precision."""
+    recipe = load_recipe("base", "full").with_arguments({"amp": amp})
+    return next(found for found in examine(tmp_path, recipe, None, workers=8) if found.subject == "GPU")
+
+
 @pytest.mark.parametrize(
     ("driver", "grade"), [("570.133.20", "ok"), ("525.60.13", "ok"), ("470.42.01", "fail"), ("unreadable", "warn")]
 )
@@ -98,6 +104,21 @@ def test_the_memory_of_the_gpu_is_judged_for_the_recipe(tmp_path, gpu, recipe, m
     gpu(memory_mib=memory_mib)
     found = findings(tmp_path, recipe)["GPU"]
     assert (found.grade, said in found.found) == (grade, True), found
+
+
+def test_unknown_memory_is_no_obstacle(tmp_path, gpu):
+    """A GPU that shares the memory of the processor has none of its own by nvidia-smi."""
+    gpu(memory_mib="[N/A]")
+    found = findings(tmp_path, "base")["GPU"]
+    assert (found.grade, found.found) == ("ok", "NVIDIA L4, its memory is unknown")
+
+
+@pytest.mark.parametrize(("amp", "said"), [("fp16", "take 8 GiB"), ("bf16", "take 8 GiB"), ("fp32", "take 16 GiB")])
+def test_the_precision_decides_the_memory(tmp_path, gpu, amp, said):
+    """In single precision a training takes twice as much, by either name of it."""
+    gpu()
+    assert said in gpu_finding(tmp_path, amp).found
+    assert gpu_finding(tmp_path, amp=amp != "fp32").found == gpu_finding(tmp_path, amp).found
 
 
 def test_the_bucket_is_tried_and_left_unchanged(tmp_path, monkeypatch):

@@ -24,7 +24,9 @@ def test_ultralytics_is_isolated_before_a_plan_imports_it():
 
 @pytest.mark.parametrize("files", [{}, {"state.pt": b"a state"}])
 def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
-    """Plan, weights and state are those of rank 0, an extended run is reopened, and data and folder are its own."""
+    """Plan, weights and state are those of rank 0, an extended run is reopened, and data, prepared pixels and folder
+    are its own.
+    """
 
     @dataclass(frozen=True)
     class Plan:
@@ -32,10 +34,11 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
         folder: Path
         weights: Path | None
         group: object
+        pixels: str | None
 
     class Training:
         def __init__(self, plan):
-            calls.append((plan.data_yaml, plan.folder, plan.weights.read_bytes(), plan.group is group))
+            calls.append((plan.data_yaml, plan.pixels, plan.folder, plan.weights.read_bytes(), plan.group is group))
 
         def restore(self, folder, *, reopen):
             calls.append(({path.name: path.read_bytes() for path in folder.iterdir()}, reopen))
@@ -45,19 +48,21 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
 
     calls = []
     dataset = PinnedDataset(name="wild", digest="d" * 64, set_aside=[])
-    sent = iter([SharedPlan(Plan("theirs", None, None, None), dataset, {"a.pt": b"weights"}), (files, True)])
+    sent = iter([SharedPlan(Plan("theirs", None, None, None, None), dataset, {"a.pt": b"weights"}), (files, True)])
     group = SimpleNamespace(rank=1, size=2, broadcast=lambda _none: next(sent), local_zero_first=nullcontext)
     here = SimpleNamespace(
         folder=tmp_path,
         isolate_training=lambda: None,
-        prepare_data=lambda name, pinned, _subject: SimpleNamespace(yaml=f"{name} here") if pinned is dataset else None,
+        prepare_data=lambda name, pinned, _subject: (
+            SimpleNamespace(yaml=f"{name} here", pixels="pixels here") if pinned is dataset else None
+        ),
         preemption=SimpleNamespace(deferred=nullcontext),
         watchdog=SimpleNamespace(watching=lambda _subject: nullcontext()),
     )
     monkeypatch.setitem(sys.modules, "job.training.loop", SimpleNamespace(Training=Training))
     follow(SimpleNamespace(group=group, in_folder=lambda _owner: nullcontext(here)))
     assert calls == [
-        ("wild here", tmp_path / "run", b"weights", True),
+        ("wild here", "pixels here", tmp_path / "run", b"weights", True),
         *([(files, True)] if files else []),
         FollowerCallbacks,
     ]

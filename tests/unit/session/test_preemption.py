@@ -163,6 +163,7 @@ set_up_logging()
 limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
 with PreemptionWatcher(limits_s=limits_s, server_limit_s=0.2) as watcher:
     watcher.describe_uncommitted = lambda: "epoch 3 was trained, and committed is epoch 2"
+    watcher.on_deadline = lambda notice: print("recorded", notice.reason, notice.not_committed, flush=True)
     try:
         watcher.watch()
         print("ready", flush=True)
@@ -188,15 +189,65 @@ def test_what_is_not_done_by_the_deadline_is_reported(server, number):
     assert "epoch 3 was trained, and committed is epoch 2; the same command resumes" in said
 
 
+STUCK = """
+import ctypes, signal
+from job.log import set_up_logging
+from job.session.preemption import PreemptionWatcher
+set_up_logging()
+library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+library.pthread_mutex_lock(mutex)
+limits_s = dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), 0.2)
+with PreemptionWatcher(limits_s=limits_s) as watcher:
+    watcher.on_deadline = lambda notice: print("recorded", notice.reason, flush=True)
+    print("ready", flush=True)
+    library.pthread_mutex_lock(mutex)  # which no signal ends, as the wait of a GPU, of peers or of a download
+"""
+
+
+@pytest.mark.parametrize(("number", "reason"), REASONS)
+def test_the_deadline_holds_while_the_main_thread_is_in_a_library_s_call(number, reason):
+    """Python calls its handlers between two of its own steps: a notice during a call that does not return has its
+    deadline all the same, and is recorded.
+    """
+    with start_python(STUCK) as process:
+        try:
+            time.sleep(0.5)  # until it is in that call, or this would prove nothing
+            process.send_signal(number)
+            recorded, said = process.communicate(timeout=SOON_S)
+        finally:
+            process.kill()
+    assert (process.returncode, recorded) == (75, f"recorded {reason}\n")
+    assert "asked to stop; did not finish within" in said
+
+
+def press_until_it_ends(process):
+    """Press Ctrl-C now and then, each time too late for it to be the same press."""
+    while process.poll() is None:
+        time.sleep(1.5 * preemption.ONE_PRESS_S)
+        process.send_signal(signal.SIGINT)
+
+
+def test_a_second_press_of_ctrl_c_leaves_a_library_s_call():
+    """It does not wait for the deadline, of which that call hears as little."""
+    with start_python(STUCK.replace("0.2", "3600")) as process:
+        try:
+            press_until_it_ends(process)
+            recorded, said = process.communicate(timeout=SOON_S)
+        finally:
+            process.kill()
+    assert (process.returncode, recorded) == (75, "recorded interrupted\n")
+    assert "Ctrl-C again: leaving at once" in said
+
+
 def test_a_second_press_of_ctrl_c_leaves_at_once():
-    """Ctrl-C after another notice does not wait for the deadline."""
+    """Ctrl-C after another notice does not wait for the deadline, and the first one is recorded."""
     with start_python(WAITS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "noticed\n"
-        time.sleep(preemption.ONE_PRESS_S)  # or it is the same press
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=SOON_S)[1]
+        press_until_it_ends(process)
+        recorded, said = process.communicate(timeout=SOON_S)
     assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
+    assert recorded == "recorded interrupted epoch 3 was trained, and committed is epoch 2\n"
 
 
 def test_a_request_that_is_held_open_does_not_run_into_its_limit(monkeypatch):
@@ -226,9 +277,12 @@ def test_a_machine_that_is_doomed_does_not_start(server):
         watcher.watch()
 
 
-def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
-    """Without an answer the process continues and warns that notices may not be seen."""
-    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "http://metadata", "a..b"])
+def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog, host):
+    """Without an answer, or with a name that no host can have, the process continues and warns that notices may not
+    be seen.
+    """
+    monkeypatch.setenv("GCE_METADATA_HOST", host)
     with PreemptionWatcher() as watcher:
         watcher.watch()
     assert "cannot be reached" in caplog.text
@@ -239,6 +293,7 @@ def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server)
     with preempted(server, termination_wait_s=3600) as watcher:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         watcher.wait_for_termination()  # hangs if the signal does not end it
+        assert watcher._number == signal.SIGTERM
 
 
 def test_after_the_longest_wait_it_leaves(server):
@@ -262,6 +317,7 @@ def test_handlers_are_put_back():
     with PreemptionWatcher():
         assert signal.getsignal(signal.SIGTERM) != handlers[0]
     assert [signal.getsignal(number) for number in numbers] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():

@@ -1,5 +1,6 @@
 """`verify-resume` kills for real, or gives no verdict."""
 
+import signal
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from job.session import verify_resume as module
 from job.session.verify_resume import KILLED, Piece, train_straight, verify_resume
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
+from tests.support.cli_process import SOON_S
 
 QUICK = """
 import json, os, sys
@@ -76,6 +78,21 @@ def test_a_kill_after_the_end_is_none(patient, monkeypatch):
     monkeypatch.setattr(module, "train_straight", lambda *_: None)
     Run(patient.store, KILLED).finish(final_content())
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == []
+
+
+def test_an_interrupted_verification_leaves_no_training(patient, monkeypatch):
+    """Ctrl-C while a kill is awaited ends the training, whose process group it does not reach."""
+    started = []
+    start = Piece.start
+    monkeypatch.setattr(Piece, "start", lambda self, name: started.append(start(self, name)) or started[0])
+
+    class Interrupted(Early):
+        def uniform(self, _low, _high):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module._train_with_kills(patient, KILLED, 1, 0, Interrupted())
+    assert started[0].wait(SOON_S) == -signal.SIGKILL
 
 
 def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):

@@ -52,6 +52,23 @@ def test_create_makes_and_keeps(root):
     assert FolderStore.create(location).read("key") == b"x"
 
 
+def test_an_object_that_another_process_deletes_first_is_deleted(store, root, monkeypatch):
+    """Two machines that delete the last object of a folder at once both succeed, though its folder is gone too."""
+    store.put("a/b", b"x")
+    locked = store._locked
+
+    @contextlib.contextmanager
+    def overtaken():
+        FolderStore.open(str(root)).delete("a/b")
+        with locked():
+            yield
+
+    monkeypatch.setattr(store, "_locked", overtaken)
+    store.delete("a/b")
+    assert store.list() == []
+    assert not (root / "a").exists()
+
+
 def test_a_file_is_no_bucket(root):
     """A file in the place of the folder is refused."""
     root.write_bytes(b"")

@@ -29,6 +29,20 @@ def test_what_is_there_already_needs_no_space(tmp_path, monkeypatch):
             workdir.require_space(tmp_path, needed, spare)
 
 
+def test_room_is_made_before_data_are_refused(tmp_path, monkeypatch):
+    """What may be deleted is deleted before data are refused for lack of space, as much as they need."""
+    free = [500]
+    monkeypatch.setattr(workdir.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free[0]))
+    asked = []
+
+    def make_room(num_bytes):
+        asked.append(num_bytes)
+        free[0] = num_bytes
+
+    workdir.require_space(tmp_path, 900, 100, make_room)
+    assert asked == [1000]
+
+
 @pytest.mark.parametrize(
     ("number", "part"),
     [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EROFS, "Read-only")],
