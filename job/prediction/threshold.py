@@ -70,7 +70,7 @@ def metrics_at(evaluation: Evaluation | None, confidence: float) -> dict[str, fl
     else:
         nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
         point = {name: values[nearest] for name, values in curves.items()}
-    known = {name: point[name] for name in ("precision", "recall") if name in point}
+    known: dict[str, float] = {name: point[name] for name in ("precision", "recall") if name in point}
     both = known.keys() == {"precision", "recall"}
     return known | {"f1": statistics.harmonic_mean(known.values())} if both else known
 
