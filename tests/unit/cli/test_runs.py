@@ -5,14 +5,13 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import chdir
 
 import pytest
 
 from job.cli.app import main
 from job.runs.run import Claim
 from job.text import as_found
-from tests.support.cli_process import ROOT, TIMEOUT_S, wait_until
+from tests.support.cli_process import TIMEOUT_S, wait_until
 from tests.support.run_records import at, record_run
 from tests.support.terminal import Terminal
 
@@ -108,11 +107,10 @@ def test_the_list_fits_a_terminal_and_is_whole_in_a_pipe(tmp_path_factory):
     stand(record_run(bucket, (0.5, 0.6), finished=False, asked=100, name=name), end=ended("interrupted"))
     record_run(bucket, (0.5, 0.6))
     words = [sys.executable, "-m", "job", "runs", "list", "--bucket", str(bucket)]
-    piped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
+    piped = subprocess.run(words, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
     _, row, command, short = piped.splitlines()
     assert (row.split()[-1], short.split()[-1]) == (name, "zebra")
-    with chdir(ROOT):
-        assert command == "  " + as_found(f"job resume {name} --bucket {bucket}")
+    assert command == "  " + as_found(f"job resume {name} --bucket {bucket}")
     terminal = Terminal(words, dict(os.environ))
     wait_until(lambda: terminal.text().endswith("zebra\r\n"))
     assert terminal.process.wait(TIMEOUT_S) == 0
