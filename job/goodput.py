@@ -19,7 +19,11 @@ class Phase(StrEnum):
     CHECK = "check"
     START_UP = "start-up"
     USEFUL = "useful step"
+    """A training step; a GPU may work on it while the CPU waits for the next batch already."""
+
     DATA_WAIT = "data wait"
+    """No batch is there, and a GPU has nothing to do."""
+
     VALIDATION = "validation"
     STALL = "checkpoint stall"
     """Training stands still while its state is copied."""
@@ -61,6 +65,15 @@ class PhaseTimer:
             self._add()
             before, self._phase = self._phase, phase
             return before
+
+    def rebook(self, seconds: float, before: Phase, after: Phase) -> None:
+        """Count seconds of one phase under another; no more than the first one has."""
+        with self._lock:
+            self._add()
+            moved = min(seconds, self._seconds.get(before, 0.0))
+            if moved > 0:
+                self._seconds[before] -= moved
+                self._seconds[after] = self._seconds.get(after, 0.0) + moved
 
     @contextmanager
     def entered(self, phase: Phase) -> Iterator[None]:

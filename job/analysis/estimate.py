@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from job.analysis.summary import RunSummary
 from job.goodput import Phase
 from job.log import LiveLine
-from job.recipes.arguments import DEFAULTS, OF_TILES
+from job.recipes.arguments import DEFAULTS, EXACT, OF_TILES
 from job.recipes.recipe import Recipe
 from job.runs.request import TrainRequest
 from job.text import HOUR
@@ -80,6 +80,9 @@ class Measurement:
     """Durations of a few measured steps."""
 
     start_up_s: float
+    warm_up_s: float
+    """Seconds by which the first steps were longer than the others: kernels are chosen, or compiled."""
+
     validation_s: float
     step_s: float
     num_steps: int
@@ -145,10 +148,12 @@ class Stopwatch(TrainingCallbacks):
         """Return the measurement so far: all steps after the warm-up, or else the last one."""
         first = max(0, min(NUM_WARM_UP_STEPS, len(self._times) - 2))
         num_steps = len(self._times) - 1 - first
+        step_s = (self._times[-1] - self._times[first]) / num_steps
         return Measurement(
             start_up_s=self._start_up_s,
+            warm_up_s=max(0.0, self._times[first] - self._times[0] - first * step_s),
             validation_s=self._validation_s,
-            step_s=(self._times[-1] - self._times[first]) / num_steps,
+            step_s=step_s,
             num_steps=num_steps,
             num_batches=self._num_batches,
         )
@@ -172,7 +177,7 @@ def from_runs(
         same = all(found[name] == wanted[name] for name in ("profile", "dataset", "model"))
         same &= run.trained_as == request.trained_as
         mine = DEFAULTS | wanted["train"]
-        return same and all(run.train[name] == mine[name] for name in ("imgsz", "batch", *OF_TILES))
+        return same and all(run.train[name] == mine[name] for name in ("imgsz", "batch", *OF_TILES, *EXACT))
 
     return next((run for run in reversed(runs) if matches(run) and is_machine(run)), None)
 
@@ -206,7 +211,7 @@ def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estim
 def by_measurement(recipe: Recipe, measured: Measurement, usd_per_hour: float | None) -> Estimate:
     """Return an estimate at the pace of measured steps."""
     epoch_s = measured.num_batches * measured.step_s + measured.validation_s
-    around_s = measured.start_up_s + 2 * measured.validation_s
+    around_s = measured.start_up_s + measured.warm_up_s + 2 * measured.validation_s
     return Estimate.at_pace(recipe, epoch_s, str(measured), usd_per_hour, around_s=around_s)
 
 

@@ -62,6 +62,8 @@ def doctor(options: DoctorOptions) -> None:
     name = options.recipe or ("A" if options.exact else None)
     profile: Profile = options.profile or ("full" if DRIVER.exists() or not options.exact else "demo")
     recipe = load_recipe(name, profile) if name else None
+    if options.exact and recipe is not None:
+        recipe.require_exact()
     store = open_store(options.location) if options.location else None
     findings = examine(options.workdir, recipe, store, options.workers)
     if options.exact and recipe is not None and is_fit(findings):

@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import gc
 import logging
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from job.analysis.estimate import (
     EnoughError,
     Estimate,
+    Measurement,
     Stopwatch,
     by_authors,
     by_measurement,
@@ -22,6 +25,7 @@ from job.cli.options import BucketOption, JsonOption, PriceOption
 from job.cloud.machine_types import machines
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError, WeightsError
+from job.recipes.arguments import EXACT, traded
 from job.recipes.recipe import load_recipe
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
@@ -49,14 +53,22 @@ def estimate(options: EstimateOptions) -> None:
     """Print the time and cost that a training takes.
 
     The best source is a finished run like it on the same kind of machine; without one, a few steps are trained here, in
-    a scratch folder. Another machine cannot be measured from here.
+    a scratch folder. Another machine cannot be measured from here. With arguments that trade exact bits for speed, the
+    same training without them is estimated too, from the same kind of source, where there is one.
     """
     machine, price = options.machine, options.price_of(options.machine)
-    found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
-    options.print({**found.to_json(), "machine": machine}, _format_estimate(found, options, machine))
+    found, *exact = _estimates(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
+    content = {
+        **found.to_json(),
+        "machine": machine,
+        "not_exact": traded(options.recipe.train),
+        "exact": exact[0].to_json() if exact else None,
+    }
+    options.print(content, _format_estimate(found, exact, options, machine))
 
 
-def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
+def _estimates(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> list[Estimate]:
+    """Return the estimate of a training, then, if it trades exactness, that of the exact one, unless it is unknown."""
     from job.session.demo import default_dataset
 
     request = request.model_copy(update={"dataset": default_dataset(store, request)})
@@ -69,23 +81,33 @@ def _estimate(store: Store, request: TrainRequest, machine: str | None, price: f
             return is_kind(run, machine, _machine_type(machine))
         return all((attempt.claim.host, attempt.claim.machine) == here for attempt in run.attempts)
 
-    run = from_runs(request, dataset, on_machine, finished_runs(store))
-    if run is not None:
-        return by_run(request.recipe, run, price)
+    requests = [request]
+    if traded(request.recipe.train):
+        requests.append(request.model_copy(update={"recipe": request.recipe.with_arguments(EXACT)}))
+    finished = finished_runs(store)
+    found = [from_runs(each, dataset, on_machine, finished) for each in requests]
+    if found[0] is not None and (machine is not None or None not in found):
+        return [by_run(request.recipe, run, price) for run in found if run is not None]
     if machine is None:
-        from job.session.startup import rehearse
-
         log.info("estimate: no run like it was finished on this machine; a few steps are trained in a scratch folder")
-        with contextlib.closing(Stopwatch()) as watch, contextlib.suppress(EnoughError):
-            rehearse(store, _without_download(store, request), watch)
-        return by_measurement(request.recipe, watch.measurement(), price)
+        return [by_measurement(request.recipe, _measure(store, each), price) for each in requests]
     expected = by_authors(request.recipe, price)
     if expected is None:
         raise UsageError(
             f"--machine {machine}: no run of recipe {request.recipe.name} on it is recorded in {store.uri}, and it "
             "cannot be measured from here; train an epoch there first, or leave --machine out to measure this machine"
         )
-    return expected
+    return [expected]
+
+
+def _measure(store: Store, request: TrainRequest) -> Measurement:
+    """Train a few steps in a scratch folder, and measure them."""
+    from job.session.startup import rehearse
+
+    with contextlib.closing(Stopwatch()) as watch, contextlib.suppress(EnoughError):
+        rehearse(store, _without_download(store, request), watch)
+    gc.collect()  # the trainer, whose parts refer to each other, and which holds memory of the GPU
+    return watch.measurement()
 
 
 def _machine_type(machine: str) -> str | None:
@@ -110,17 +132,27 @@ def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
     return request.model_copy(update={"recipe": dataclasses.replace(request.recipe, start=start)})
 
 
-def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None) -> list[str]:
+def _format_estimate(
+    found: Estimate, exact: Sequence[Estimate], request: TrainRequest, machine: str | None
+) -> list[str]:
     train = request.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.claim_fields()['machine']}")
-    time = between(*(duration(hours * HOUR) for hours in found.hours))
-    if found.epoch_s is not None:
-        time += f": {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"
-    lines += labelled("time", time)
+    lines += labelled("time", _format_time(found))
     lines += labelled("based on", found.based_on)
+    for why in traded(train):
+        lines += labelled("not exact", why)
+    for other in exact:
+        lines += labelled("if exact", f"{_format_time(other)}; {other.based_on}")
     cost = "not known, the machine has no price; pass --usd-per-hour"
     if found.usd is not None:
         cost = f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {found.usd_per_hour:g} USD an hour"
     lines += labelled("cost", cost)
     return [*lines, *labelled("later", "the first epoch corrects it; preemptions come on top")]
+
+
+def _format_time(found: Estimate) -> str:
+    time = between(*(duration(hours * HOUR) for hours in found.hours))
+    if found.epoch_s is None:
+        return time
+    return f"{time}: {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"

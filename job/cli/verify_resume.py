@@ -64,6 +64,7 @@ def verify(options: VerifyResumeOptions) -> None:
 
     Prints PASS with the digests, or the first difference.
     """
+    options.recipe.require_exact()
     require_writable(options.workdir)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:
         data = _data(options, Path(scratch))

@@ -224,7 +224,8 @@ def container_args(request: TrainRequest, machine: Machine) -> list[str]:
     """Return the command that requests the same training in the container, without run, dataset and bucket.
 
     The machine's GPUs are named one by one: a process trains on each, and one that is missing fails at once instead of
-    leaving the training to the CPU. Raises `UsageError` if the request names a file of this machine, or more devices.
+    leaving the training to the CPU. Raises `UsageError` if the request names a file of this machine, more devices, or
+    what the image has not.
     """
     recipe = request.recipe
     if recipe.source != recipe.name:
@@ -232,6 +233,8 @@ def container_args(request: TrainRequest, machine: Machine) -> list[str]:
             f"--recipe {recipe.source}: is a file on this machine; pass a recipe of the image, "
             "and other values as flags"
         )
+    if recipe.train["compile"]:
+        raise UsageError("--compile: needs a C compiler, which the image has not; leave it out for the cloud")
     device = request.device or ",".join(map(str, range(machine.gpus)))
     if device.count(",") >= machine.gpus:
         raise UsageError(

@@ -4,6 +4,7 @@ Guarantees that the pinned Ultralytics accepts each value that passes here, whic
 Written out because recipes are checked on machines without torch and Ultralytics.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -45,7 +46,6 @@ OWNED: dict[str, str] = {
     "profile": "--profile takes full or demo",
     "time": "a run ends by epochs; one that ends by the clock cannot be repeated or resumed exactly",
     "rect": "batches follow a keyed shuffle, which sorting by shape would undo",
-    "compile": "compiled kernels differ between machines, so a resumed run would not be the same",
     "distill_model": "distillation is not supported: the teacher would have to be part of every checkpoint",
     "quantize": "quantisation-aware training is not supported: its observers are not part of a checkpoint",
     "augmentations": "custom Albumentations pipelines draw from a random stream of their own",
@@ -113,6 +113,7 @@ class TrainingArguments(BaseModel):
     amp: bool | Literal["fp16", "bf16", "fp32"] = Field(default=True, description="true, false, fp16, bf16 or fp32")
     channels_last: bool | None = None
     deterministic: bool = True
+    compile: bool = False
     seed: Whole = Field(default=0, ge=0, le=MAX_SEED)
     # Loss weights
     box: NotNegative = 7.5
@@ -187,10 +188,25 @@ in a tile, and whether validation looks at tiles besides.
 OF_THE_JOB = (*OF_TILES, "best")
 """Arguments that Ultralytics does not know."""
 
+YOUNGER = (*OF_THE_JOB, "compile")
+"""Arguments that older versions did not record."""
+
+EXACT: Arguments = {"deterministic": True, "compile": False}
+"""Values of the arguments that trade exactness for speed, with which nothing is traded."""
+
 
 def requested(train: Arguments) -> Arguments:
-    """Return training arguments as a request records them; older versions recorded none of the job's own."""
-    return {name: value for name, value in train.items() if name not in OF_THE_JOB or value != DEFAULTS[name]}
+    """Return training arguments as a request records them: of the younger ones those that are not defaults."""
+    return {name: value for name, value in train.items() if name not in YOUNGER or value != DEFAULTS[name]}
+
+
+def traded(train: Mapping[str, Any]) -> list[str]:
+    """Return why the arguments alone make a training inexact, each for the sake of speed; empty if they do not."""
+    why = {
+        "deterministic": "deterministic: is off, so kernels may differ from one time to the next",
+        "compile": "compile: is on, so each machine makes kernels of its own",
+    }
+    return [why[name] for name, value in EXACT.items() if train[name] != value]
 
 
 def validation_tiles(train: Arguments) -> tuple[int | None, float]:

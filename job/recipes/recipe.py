@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from job.errors import RecipeError
-from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments, requested
+from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments, requested, traded
 from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml, nearest, validation_problems
 
 Profile = Literal["full", "demo"]
@@ -131,6 +131,11 @@ class Recipe:
         """SHA-256 over name, start and arguments, which decide the outcome."""
         decides = {"name": self.name, "start": str(self.start), "train": requested(self.train)}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def require_exact(self) -> None:
+        """Raise `RecipeError` if its arguments trade exactness for speed, where that is to be proved."""
+        if problems := traded(self.train):
+            raise RecipeError(f"recipe {self.name}: is not bit-exact, so nothing can be proved; correct it", problems)
 
     def with_arguments(self, overrides: Arguments) -> "Recipe":
         """Return the recipe with some arguments replaced; raises `RecipeError` with every problem of them."""

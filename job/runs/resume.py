@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
+from job.recipes.arguments import traded
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, Exactness, Manifest, ResumeReceipt, RunRecord, StopRequest, differences
 from job.runs.run import Claim
@@ -98,8 +99,7 @@ def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness
     """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why."""
     if record.imported:
         return Exactness(exact=False, from_attempt=1, because=["the run was trained elsewhere, and imported"])
-    if not record.train["deterministic"]:
-        because = ["deterministic: is off, so kernels may differ from one time to the next"]
+    if because := traded(record.train):
         return Exactness(exact=False, from_attempt=1, because=because)
     for attempt in attempts:
         seen = attempt.observations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter
 from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError
+from job.recipes.arguments import traded
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
@@ -52,7 +53,9 @@ def environment_of(training: "Training") -> dict[str, object]:
 
 
 def record_start(claim: Claim, record: RunRecord, training: "Training", receipt: ResumeReceipt | None) -> None:
-    """Write the start record, and warn if the result is no longer comparable bit by bit."""
+    """Write the start record, and warn if the result is not, or no longer, comparable bit by bit."""
+    for line in traded(record.train):
+        log.warning("run %s: not bit-exact, for speed: %s", record.run, line)
     found = environment_of(training)
     differs = resume.environment_differences(record.environment, found)
     # Versions of the job that recorded no pictures let Ultralytics compress some anew; of others their digest tells.

@@ -46,6 +46,9 @@ class SessionCallbacks(TrainingCallbacks):
     checks: Sequence[Callable[[], None]]
     """Raise the errors of heartbeat and watchdog."""
 
+    synchronize: Callable[[], None]
+    """Waits until a GPU has done all that it was given."""
+
     def __post_init__(self) -> None:
         self._reached = self.restored.position if self.restored else BEGINNING
         self._last_committed = self._reached if self.restored else None
@@ -54,8 +57,15 @@ class SessionCallbacks(TrainingCallbacks):
 
     def enter(self, phase: Phase) -> None:
         """Count the seconds from now on under a phase; steps that an earlier attempt did are recomputed."""
+        self.context.timer.enter(self._label(phase))
+
+    def rebook(self, seconds: float, before: Phase, after: Phase) -> None:
+        """Count seconds of one phase under another."""
+        self.context.timer.rebook(seconds, before, self._label(after))
+
+    def _label(self, phase: Phase) -> Phase:
         again = phase is Phase.USEFUL and self._reached < self.furthest_position
-        self.context.timer.enter(Phase.RECOMPUTED if again else phase)
+        return Phase.RECOMPUTED if again else phase
 
     def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:
         """Show a step, take a checkpoint if one is due, and end training on a notice.
@@ -93,6 +103,7 @@ class SessionCallbacks(TrainingCallbacks):
         """Commit the position of training, unless it is the last committed one."""
         if self._last_committed == self._reached:
             return
+        self.synchronize()  # under the phase at hand: the steps that a GPU has still to do are no part of the stall
         seconds = self.context.timer.seconds()
         with self.context.timer.entered(Phase.STALL), self.schedule.taking():
             self.committer.submit(snapshot(), seconds=seconds)

@@ -201,6 +201,7 @@ def _train_to_end(
             restored=started.restored.id if started.restored else None,
             furthest_position=started.previous.furthest_position,
             checks=(heartbeat.check, watchdog.check),
+            synchronize=training.synchronize,
         )
         try:
             with watchdog.watching(NO_STEP):

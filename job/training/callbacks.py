@@ -55,6 +55,9 @@ class TrainingCallbacks:
     def enter(self, phase: Phase) -> None:
         """Enter a phase of the phase timer."""
 
+    def rebook(self, seconds: float, before: Phase, after: Phase) -> None:
+        """Count seconds of one phase of the phase timer under another."""
+
     def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:
         """Handle a trained batch: take a snapshot if one is due, raise to end training here."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,66 @@ def set_kernels(num_threads: int) -> None:
 def require_deterministic_kernels() -> None:
     """Let an operator without a deterministic kernel raise, where Ultralytics lets it warn."""
     torch.use_deterministic_algorithms(mode=True, warn_only=False)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class BusyWait:
+    """Tells for how much of a wait for data a GPU was still busy; does nothing on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._began = self._waited_s = 0.0
+
+    def begin(self) -> None:
+        """Begin a wait, once a step is given to the GPU."""
+        if self._device.type == "cuda":
+            self._began, self._work_done = time.monotonic(), self._mark()
+
+    def end(self) -> None:
+        """End the wait, before the next step is given to the GPU."""
+        if self._device.type == "cuda":
+            self._waited_s, self._over = time.monotonic() - self._began, self._mark()
+
+    def busy_s(self) -> float:
+        """Return the seconds of the last wait in which the GPU was busy; 0 on a CPU.
+
+        Called after the next step, which has read something from the GPU, it does not wait for it.
+        """
+        if self._device.type != "cuda":
+            return 0.0
+        self._over.synchronize()
+        idle_ms: float = self._work_done.elapsed_time(self._over)  # type: ignore[no-untyped-call]  # torch has no types there
+        return max(0.0, self._waited_s - idle_ms / 1000)
+
+    def _mark(self) -> torch.cuda.Event:
+        """Let the GPU note the time once it has done all that it was given so far."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch has no types there
+        event.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]  # torch has no types there
+        return event
+
+
+def why_not_compiled(device: torch.device) -> str | None:
+    """Compile a small function for a GPU, and return why that fails; None if it does not.
+
+    Ultralytics looks for fewer of the tools that it takes, and the first step would end the training. For a CPU torch
+    was making kernels of the smallest model for minutes, without an end.
+    """
+    if device.type != "cuda":
+        return f"torch takes too long to make kernels for {device}"
+
+    def double(values: torch.Tensor) -> torch.Tensor:
+        return values + values
+
+    try:
+        torch.compile(double)(torch.zeros(8, device=device))
+    except Exception as error:  # noqa: BLE001 -- of compilers, drivers, files
+        return message_of(error).partition(" Set TORCHDYNAMO_VERBOSE")[0]
+    return None
 
 
 def peak_memory(device: torch.device) -> tuple[int, int]:

@@ -39,6 +39,8 @@ def isolate_ultralytics(folder: Path) -> None:
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # models are built without eval
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve() / "compiled"))  # else in /tmp, and it is run
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes, which would end by a notice
     try:
         with _threads_kept():
             _configure_libraries()

@@ -24,7 +24,7 @@ from job.goodput import Phase
 from job.text import as_json
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
-from job.training.device import describe_device, num_ooms
+from job.training.device import BusyWait, describe_device, num_ooms, synchronize
 from job.training.distributed import WORK_S
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.evaluation_record import harmonic_mean
@@ -32,6 +32,7 @@ from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULT
 from job.training.library_errors import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.position import Position
+from job.training.signals import notices_blocked
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
@@ -186,6 +187,10 @@ class Training:
         finally:
             self.trainer.shut_loaders()
 
+    def synchronize(self) -> None:
+        """Wait until a GPU has done all that it was given."""
+        synchronize(self.trainer.device)
+
     def snapshot(self) -> Snapshot:
         """Copy the complete training state."""
         self._count_time()
@@ -216,12 +221,14 @@ class Training:
             trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- a piece of the stock loop
         self._weigh_branches(epoch)
-        batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
+        batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks, trainer.device)
         for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
             if warmup and number <= warmup:
                 self._warm_up(number, warmup)
-            self._forward_backward(batch, index)
+            # The processes of a compiler must not end by a notice, with which the step would fail.
+            with notices_blocked() if trainer.args.compile else contextlib.nullcontext():
+                self._forward_backward(batch, index)
             if number - progress.last_step >= trainer.accumulate:
                 trainer.optimizer_step()
                 progress.last_step = number
@@ -254,7 +261,7 @@ class Training:
         trainer = self.trainer
         precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
         with autocast(precision, device=trainer.device.type):
-            loss, trainer.loss_items = trainer.model(trainer.preprocess_keyed(batch, index))
+            loss, trainer.loss_items = self._losses(trainer.preprocess_keyed(batch, index))
             trainer.loss = loss.sum() * self.plan.group.size  # gradients are averaged over all processes
         trainer.scaler.scale(trainer.loss).backward()
         trainer.tloss = (
@@ -262,6 +269,19 @@ class Training:
             if index
             else trainer.loss_items
         )
+
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return loss and parts; a compiled model leaves them to the one that it was made of, as in the stock loop.
+
+        A last batch that is smaller is trained as it is: kernels of its own would take longer than they save.
+        """
+        trainer, bare = self.trainer, unwrap_model(self.trainer.model)
+        if trainer.args.compile:
+            model = trainer.model if len(batch["img"]) == trainer.batch_size else bare
+            loss, items = bare.loss(batch, model(batch["img"]))
+        else:
+            loss, items = trainer.model(batch)
+        return loss, items
 
     def _validated(self, callbacks: TrainingCallbacks) -> Row:
         """Validate the trained epoch; a notice, or the loss of a peer, keeps the trained steps."""
@@ -360,13 +380,24 @@ class Training:
             )
 
 
-def _timed(batches: Iterator[Batch], callbacks: TrainingCallbacks) -> Iterator[Batch]:
-    """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains."""
+def _timed(batches: Iterator[Batch], callbacks: TrainingCallbacks, device: torch.device) -> Iterator[Batch]:
+    """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains.
+
+    A GPU is given a step before it has done the one before: as long as it is busy, no wait is one for data.
+    """
+    wait = BusyWait(device)
     callbacks.enter(Phase.DATA_WAIT)
+    wait.begin()
     for batch in batches:
+        wait.end()
         callbacks.enter(Phase.USEFUL)
         yield batch
+        if busy_s := wait.busy_s():
+            callbacks.rebook(busy_s, Phase.DATA_WAIT, Phase.USEFUL)
         callbacks.enter(Phase.DATA_WAIT)
+        wait.begin()
+    callbacks.enter(Phase.USEFUL)
+    synchronize(device)
 
 
 def results_csv(rows: list[Row]) -> str:

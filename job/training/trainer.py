@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
 from job.training.cores import num_cores
 from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
-from job.training.device import device_explained, require_device
+from job.training.device import device_explained, require_device, why_not_compiled
 from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
 from job.training.evaluation_record import harmonic_mean
@@ -117,6 +117,12 @@ class Trainer(DetectionTrainer):
         self.plan = plan
         self.transfer = None
         self.begun = None
+        if plan.train["compile"] and plan.group.size > 1:
+            raise RecipeError(
+                f"compile: trains on one device, found {plan.group.size} processes; leave it out, or name one --device"
+            )
+        if plan.train["compile"] and plan.train["multi_scale"]:
+            raise RecipeError("compile: is for one size of images, and multi_scale gives others; leave one of them out")
         require_device(plan.group.device(plan.device))
         try:
             with device_explained(plan.device):
@@ -145,6 +151,7 @@ class Trainer(DetectionTrainer):
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
         with plan.group.local_zero_first():
             self._setup_train()
+        self._require_compiled()
         if plan.group.size > 1:
             plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
             device = next(self.model.parameters()).device
@@ -158,10 +165,27 @@ class Trainer(DetectionTrainer):
     def _require_precision(self) -> None:
         supported = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         if self.args.amp == "bf16" and not supported:
-            message = f"amp bf16: {self.device} does not calculate in bfloat16"
-            if self.plan.resumed:
-                raise MachineError(f"{message}; continue the run on a machine like its first")
-            raise RecipeError(f"{message}; pass another --amp, or take a GPU of compute capability 8.0 or later")
+            self._refuse(
+                f"amp bf16: {self.device} does not calculate in bfloat16",
+                "pass another --amp, or take a GPU of compute capability 8.0 or later",
+            )
+
+    def _require_compiled(self) -> None:
+        """Refuse a machine that cannot compile, where Ultralytics trains the model as it is."""
+        if not self.args.compile:
+            return
+        problem = why_not_compiled(self.device)
+        if problem is None and unwrap_model(self.model) is self.model:
+            problem = "Ultralytics did not compile the model"
+        if problem is not None:
+            advice = "leave it out, or take a GPU on a machine with a C compiler and Python's headers"
+            self._refuse(f"compile: is not possible here, {problem}", advice)
+
+    def _refuse(self, problem: str, advice: str) -> NoReturn:
+        """Refuse a recipe on this machine; a run that exists can be trained by another machine."""
+        if self.plan.resumed:
+            raise MachineError(f"{problem}; continue the run on a machine like its first")
+        raise RecipeError(f"{problem}; {advice}")
 
     def get_dataset(self) -> dict[str, Any]:
         """Read the data file; the checks of the job have passed by now."""

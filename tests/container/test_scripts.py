@@ -4,6 +4,7 @@ import itertools
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -112,6 +113,19 @@ def test_a_push_logs_in_to_artifact_registry(programs):
     assert words.index(login) < next(number for number, call in enumerate(words) if call[0] == "push")
     assert "ya29.token" in done.stderr
     assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/job@{REGISTRY_DIGEST}\n"
+
+
+ALLOCATOR = "import torch; print(torch.cuda.memory._snapshot()['allocator_settings']['expandable_segments'])"
+"""Prints whether torch was told to let segments of a GPU's memory grow."""
+
+
+def test_the_image_lets_segments_of_gpu_memory_grow():
+    """The image sets a variable that torch reads, to a value by which free pieces of memory count as one."""
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    [(name, value)] = re.findall(r"^ +(\w*ALLOC_CONF)=(\S+)", text, re.MULTILINE)
+    command = [sys.executable, "-c", ALLOCATOR]
+    for settings, said in (({}, "False\n"), ({name: value}, "True\n")):
+        assert subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout == said
 
 
 def test_the_supervisor_is_an_image_of_its_own(programs):

@@ -7,7 +7,9 @@ import torch
 
 from job.recipes.recipe import load_recipe
 from job.training.callbacks import TrainingCallbacks
+from tests.support.bucket import run_in
 from tests.support.cli_process import job
+from tests.support.gpu_training import kill_and_resume, words_of
 from tests.support.stock_loop import train_ours, train_stock
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
@@ -114,3 +116,15 @@ def test_the_first_losses_are_those_of_stock(plan):
     assert own == theirs
     weights, own_weights = stock.model.state_dict(), ours.model.state_dict()
     assert [name for name in weights if not torch.equal(weights[name], own_weights[name])] == []
+
+
+def test_a_compiled_training_is_resumed_and_not_called_exact(bucket, device, on_cpu):
+    """Compiled for this GPU, killed while gradients wait and resumed, a run ends, and its record says that it is not
+    exact.
+    """
+    if on_cpu:
+        pytest.skip("is for GPUs")
+    code, said = kill_and_resume(bucket, (*words_of(bucket, "A", 640, device, workers=0), "--compile"))
+    assert code == 0, said
+    bits = run_in(bucket).final().bits
+    assert (bits.exact, "compile: is on" in bits.because[0]) == (False, True)

@@ -27,3 +27,15 @@ def test_an_estimate_from_a_few_steps(tmp_path):
     assert "there are no own weights yet; measured with the model of recipe base" in done.stderr
     assert open_store(str(bucket)).list() == before
     assert list((tmp_path / "work" / "runs").iterdir()) == []
+
+
+def test_both_speeds_of_a_trade_are_measured(bucket):
+    """Where no run is recorded, a training that need not be exact is measured, and so is the exact one."""
+    words = ("estimate", "--recipe", "base", "--model", "tiny.yaml", "--imgsz", "64", "--epochs", "7", "--batch", "4")
+    done = job(*words, "--workers", "0", "--deterministic", "false", "--json", "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["not_exact"] == ["deterministic: is off, so kernels may differ from one time to the next"]
+    for estimate in (found, found["exact"]):
+        assert "4 steps measured now" in estimate["based_on"]
+        assert estimate["epoch_s"] > 0

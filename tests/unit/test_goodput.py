@@ -86,3 +86,18 @@ def test_reading_the_seconds_changes_none_of_them():
         clock.now += 2.0
     clock.now += 0.5
     assert timer.seconds() == {"boot": 1.0, "start-up": 2.0, "pull": 2.0}
+
+
+def test_rebooked_seconds_are_neither_lost_nor_made():
+    """Seconds move from one label to another, no more than it has, and the sum stays."""
+    clock = Clock()
+    timer = PhaseTimer(clock)
+    timer.enter(Phase.DATA_WAIT)
+    clock.now += 3.0
+    timer.enter(Phase.USEFUL)
+    clock.now += 1.0
+    timer.rebook(2.0, Phase.DATA_WAIT, Phase.USEFUL)
+    assert timer.seconds() == {"boot": 0.0, "start-up": 0.0, "data wait": 1.0, "useful step": 3.0}
+    timer.rebook(5.0, Phase.DATA_WAIT, Phase.USEFUL)
+    timer.rebook(5.0, Phase.VALIDATION, Phase.USEFUL)
+    assert timer.seconds() == {"boot": 0.0, "start-up": 0.0, "data wait": 0.0, "useful step": 4.0}

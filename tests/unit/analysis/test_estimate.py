@@ -110,9 +110,10 @@ def test_the_stopwatch_measures_steps_after_the_warm_up():
             watch.on_step(step, None)
     measured = watch.measurement()
     assert (measured.start_up_s, measured.validation_s, measured.step_s) == (10.0, 4.0, 1.0)
+    assert measured.warm_up_s == 6.0
     assert measured.num_steps == NUM_STEPS
     estimate = by_measurement(load_recipe("A"), measured, None)
-    assert estimate.hours[0] == pytest.approx((80 * (100 + 4) + 10 + 2 * 4) / 3600)
+    assert estimate.hours[0] == pytest.approx((80 * (100 + 4) + 10 + 6 + 2 * 4) / 3600)
     assert estimate.usd is None
 
 
@@ -166,6 +167,43 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     assert "pass --usd-per-hour" in shown
     assert main(["estimate", "--recipe", "continue", "--machine", "h100", "--bucket", location]) == 2
     assert "cannot be measured from here" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture
+def l4_runs(tmp_path):
+    """A bucket with an exact run on an L4, and one that need not be exact."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    store.put("datasets/wildlife/data.yaml", b"x")
+    for run, epoch_s, deterministic in (("exact", 100.0, True), ("fast", 80.0, False)):
+        machine = "NVIDIA L4, Linux x86_64, 8 cores"
+        put_recorded(store, recorded("A", run=run, epoch_s=epoch_s, machine=machine, deterministic=deterministic))
+    return store.uri
+
+
+@pytest.mark.parametrize(
+    ("flags", "epoch_s", "exact_s", "num_traded"),
+    [
+        ((), 100.0, None, 0),
+        (("--deterministic", "false"), 80.0, 100.0, 1),
+        (("--deterministic", "false", "--compile"), None, None, 2),
+    ],
+)
+def test_both_speeds_of_a_trade_are_shown_as_far_as_they_are_known(
+    l4_runs, capsys, flags, epoch_s, exact_s, num_traded
+):
+    """An estimate with arguments that trade exactness says so, and has the pace of the exact training beside its own,
+    each from a run with those arguments.
+    """
+    words = ["estimate", "--recipe", "A", "--machine", "l4-spot", "--bucket", l4_runs, *flags]
+    assert main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["epoch_s"], printed["exact"] and printed["exact"]["epoch_s"]) == (epoch_s, exact_s)
+    assert len(printed["not_exact"]) == num_traded
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\nnot exact   ") == num_traded
+    assert ("if exact    2 h 13 min: 80 epochs of 100 s" in shown) is (exact_s is not None)
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def times_left(caplog):

@@ -133,8 +133,8 @@ def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
         arguments={"epochs": "3", "new-classes": "true"},
     )  # fmt: skip
     page = render(find_campaign(store, "zoo", goal))
-    blocks = [re.sub(r"<.*?>", "", block) for block in re.findall(r"<pre>(.*?)</pre>", page)]
-    (words,) = [shlex.split(block)[1:] for block in blocks if block.startswith("job campaign ")]
+    shown = re.search(r"How to repeat it</h2>\s*<pre>(.*)</pre>", page)[1]
+    words = shlex.split(re.sub(r"</?span>", "", shown))[1:]
     understand(words)
     command, rest = find_command(words)
     assert flags_in(rest) <= flags_of(command)

@@ -4,7 +4,17 @@ from typing import get_args
 
 import pytest
 
-from job.recipes.arguments import DEFAULTS, OF_THE_JOB, OWNED, TrainingArguments, check_arguments, read_argument
+from job.recipes.arguments import (
+    DEFAULTS,
+    OF_THE_JOB,
+    OWNED,
+    TrainingArguments,
+    check_arguments,
+    read_argument,
+    requested,
+)
+from job.runs.records import differences
+from job.runs.request import TrainRequest
 
 THEIRS = [name for name in DEFAULTS if name not in OF_THE_JOB]
 
@@ -65,6 +75,7 @@ def choices(kind):
         ("mosaic", 1.1, "must be a number from 0 to 1, got 1.1"),
         ("degrees", "a lot", "must be a number, got 'a lot'"),
         ("cos_lr", "yes", "must be true or false, got 'yes'"),
+        ("compile", "reduce-overhead", "must be true or false, got 'reduce-overhead'"),
         ("optimizer", "Lion", "must be one of auto, SGD"),
         ("time", 3, "decided by the job; a run ends by epochs"),
         ("rect", True, "decided by the job; batches follow a keyed shuffle"),
@@ -89,6 +100,7 @@ def test_a_bad_value_is_reported_with_the_wanted_and_the_found_one(name, value, 
         ("degrees", "15.0", 15.0),
         ("lr0", "1e-3", 0.001),
         ("deterministic", "True", True),
+        ("compile", "True", True),
         ("cache", "ram", "ram"),
         ("cache", "true", "true"),
         ("cache", "false", False),
@@ -108,3 +120,13 @@ def test_a_bad_value_is_reported_with_the_wanted_and_the_found_one(name, value, 
 def test_a_command_lines_text_becomes_the_value_it_means(name, text, value):
     """Text is read by the argument's type, and left as it is where it cannot be."""
     assert read_argument(name, text) == value
+
+
+def test_a_request_is_as_older_versions_recorded_it():
+    """Arguments that they did not have are recorded where they are no defaults alone, and then they are another run."""
+    plain, compiled = (
+        TrainRequest.parse({"recipe": "A", "arguments": words}).identity("wildlife")
+        for words in ({}, {"compile": "true"})
+    )
+    assert not {*OF_THE_JOB, "compile"} & requested(DEFAULTS).keys()
+    assert differences(compiled, plain) == ["train.compile: the run has True, asked for None"]

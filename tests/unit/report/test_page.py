@@ -71,7 +71,7 @@ def test_commands_are_whole_and_marked_as_code(tmp_path):
     page = page_of(record_run(tmp_path / "bucket", [0.6, *[0.66] * 11]))
     assert "<code>job estimate</code>" in page
     assert "`job" not in page
-    (command,) = [block for block in re.findall(r"<pre>(.*)</pre>", page) if "<span>B</span>" in block]
+    (command,) = re.findall(r"<pre>(.*<span>B</span>.*)</pre>", page)
     assert re.sub(r"</?span>", "", command) == f"job train --recipe B --dataset wild --bucket {tmp_path}/bucket"
     assert re.sub(r"<span>[^ <]+</span>", "", command).strip() == ""
 
@@ -404,3 +404,14 @@ def test_pictures_are_those_of_the_run_s_version(tmp_path):
         shown.append((pinned, make_pictures(run.store, pinned, None, seen)[0].data))
     assert shown[0][1] != shown[1][1]
     assert [make_pictures(run.store, pinned, None, seen)[0].data for pinned, _ in shown] == [data for _, data in shown]
+
+
+def test_a_trade_of_exactness_is_named(run):
+    """The report of a compiled run says that it is not exact from the first attempt on, and why."""
+    record = run.record()
+    assert "not bit-exact" not in words(page_of(run))
+    train = record.request["train"] | {"compile": True}
+    compiled = record.model_copy(update={"request": record.request | {"train": train}})
+    page = words(run.store.read(write_report(run, compiled)).decode())
+    assert "not bit-exact from attempt 1" in page
+    assert "cannot be compared bit by bit: compile: is on" in page

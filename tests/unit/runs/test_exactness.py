@@ -57,11 +57,19 @@ def test_exactness_follows_from_the_evidence(against, because):
     assert found.because[0].startswith(because)
 
 
-def test_kernels_that_need_not_be_deterministic_make_no_exact_run():
-    """A run with --deterministic false is not exact, whatever the evidence."""
-    found = bits(attempt(1), deterministic=False)
+@pytest.mark.parametrize(
+    ("train", "because"),
+    [
+        ({"deterministic": False}, ["deterministic: is off"]),
+        ({"compile": True}, ["compile: is on"]),
+        ({"deterministic": False, "compile": True}, ["deterministic: is off", "compile: is on"]),
+    ],
+)
+def test_a_run_that_trades_exactness_for_speed_is_not_exact(train, because):
+    """With --deterministic false, or --compile, a run is not exact, whatever the evidence, and the record has why."""
+    found = bits(attempt(1), **train)
     assert (found.exact, found.from_attempt) == (False, 1)
-    assert "deterministic" in found.because[0]
+    assert [why.partition(",")[0] for why in found.because] == because
 
 
 def test_other_pictures_are_a_difference():

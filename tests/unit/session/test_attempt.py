@@ -30,6 +30,7 @@ from job.session.attempt import StartedAttempt, finish
 from job.session.context import SessionContext
 from job.session.preemption import PreemptionWatcher
 from job.storage.local import FolderStore
+from tests.support.bucket_records import recorded
 from tests.support.cli_process import SOON_S
 from tests.support.faulty_store import FaultyStore
 from tests.support.run_records import metrics, record_run
@@ -255,3 +256,16 @@ def test_a_process_that_leaves_at_once_is_told_after_the_record(store):
         here.watchdog.on_hang(hang)
         here.preemption.on_deadline(notice)
     assert left == [(hang, "failed"), (notice, "failed")]
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [({}, []), ({"deterministic": False}, ["run zebra: not bit-exact, for speed: deterministic: is off"])],
+)
+def test_an_attempt_that_trades_exactness_says_so_at_its_start(store, caplog, train, said):
+    """The start of each attempt warns of arguments that trade exact bits for speed."""
+    run = Run(store, "zebra")
+    training = SimpleNamespace(environment={"cpu": "AVX2"}, trainer=SimpleNamespace(num_compressed_anew=0))
+    attempt.record_start(run.claim({}), recorded(**train).record, training, None)
+    found = [message for message in caplog.messages if "for speed" in message]
+    assert [message[: len(start)] for message, start in zip(found, said, strict=True)] == said

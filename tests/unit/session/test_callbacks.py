@@ -9,6 +9,7 @@ from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
 from job.goodput import Phase, PhaseTimer
 from job.runs.records import CheckpointId
 from job.session.callbacks import FollowerCallbacks, SessionCallbacks
+from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.preemption import PreemptionWatcher
 from job.training.callbacks import Step
 
@@ -18,6 +19,18 @@ ROW = {"epoch": 1}
 def step(epoch, batch):
     """Return a step."""
     return Step(epoch=epoch, batch=batch, num_batches=6, losses={}, images=None)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def passes(self, seconds):
+        self.now += seconds
 
 
 class Parts:
@@ -46,6 +59,7 @@ class Parts:
             restored=restored,
             furthest_position=(0, 0),
             checks=(self.fail,),
+            synchronize=lambda: None,
         )
 
     def beat(self):
@@ -137,6 +151,43 @@ def test_steps_and_batches_of_a_validation_are_activity():
     assert parts.beats == 2
     FollowerCallbacks(parts.callbacks.context).on_step(step(1, 1), None)
     assert parts.beats == 3
+
+
+def test_a_gpu_has_done_its_steps_before_a_checkpoint_stops_training():
+    """The seconds for which a GPU still trains are useful, not those of the checkpoint; where nothing is committed,
+    nothing is waited for.
+    """
+    parts, clock = Parts(), Clock()
+    parts.timer = parts.callbacks.context.timer = PhaseTimer(clock)
+    parts.callbacks.schedule = CheckpointSchedule(0.0, [], clock)
+    parts.callbacks.synchronize = lambda: clock.passes(2.0)
+
+    def snapshot():
+        clock.passes(0.5)
+        return "epoch"
+
+    parts.callbacks.enter(Phase.USEFUL)
+    parts.callbacks.on_step(step(1, 6), snapshot)
+    assert clock.now == 0.0
+    parts.callbacks.on_epoch(ROW, snapshot)
+    parts.callbacks.commit(snapshot)
+    seconds = parts.timer.seconds()
+    assert (seconds[Phase.USEFUL], seconds[Phase.STALL]) == (2.0, 0.5)
+    assert parts.callbacks.schedule.stall_s == 0.5
+
+
+def test_rebooked_seconds_are_those_of_steps():
+    """Seconds that turn out to be useful ones are recomputed up to the furthest position that is known."""
+    parts, clock = Parts(), Clock()
+    parts.timer = parts.callbacks.context.timer = PhaseTimer(clock)
+    parts.callbacks.furthest_position = (0, 2)
+    parts.callbacks.enter(Phase.DATA_WAIT)
+    clock.passes(3.0)
+    parts.callbacks.rebook(1.0, Phase.DATA_WAIT, Phase.USEFUL)
+    parts.callbacks.on_step(step(1, 2), lambda: "step")
+    parts.callbacks.rebook(0.5, Phase.DATA_WAIT, Phase.USEFUL)
+    seconds = parts.timer.seconds()
+    assert (seconds[Phase.DATA_WAIT], seconds[Phase.RECOMPUTED], seconds[Phase.USEFUL]) == (1.5, 1.0, 0.5)
 
 
 def test_steps_that_an_earlier_attempt_did_are_recomputed():

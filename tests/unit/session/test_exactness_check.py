@@ -148,6 +148,14 @@ def test_an_error_of_a_trial_is_its_outcome(tmp_path):
     assert "no-device" in str(trial.run().error)
 
 
+def test_a_recipe_that_trades_exactness_is_not_proved(tmp_path, monkeypatch, capsys):
+    """Kernels that need not be deterministic are refused, rather than others proved in their place."""
+    monkeypatch.setattr(exactness_check, "check_exactness", lambda *_: pytest.fail("was called"))
+    (tmp_path / "mine.yaml").write_text("start: yolo11n.yaml\ntrain: {deterministic: false}\n")
+    assert main(["doctor", "--exact", "--recipe", "mine.yaml", "--workdir", str(tmp_path)]) == 65
+    assert "recipe mine: is not bit-exact, so nothing can be proved" in capsys.readouterr().err
+
+
 def test_a_machine_and_a_project_are_not_checked_at_once(tmp_path, capsys):
     """With --exact, which is of this machine, --cloud is refused rather than one of them left out."""
     assert main(["doctor", "--exact", "--cloud", "--workdir", str(tmp_path)]) == 2

@@ -65,6 +65,7 @@ def resume(tmp_path):
             progress=SimpleNamespace(before=None, rows=[]),
             position=Position(2, 1),
             record_fields={},
+            synchronize=lambda: None,
             run=lambda callbacks: function(callbacks, context),
         )
         restored = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])

@@ -34,6 +34,24 @@ def test_ultralytics_is_patched_by_one_call_and_by_no_import(tmp_path):
     subprocess.run([sys.executable, "-c", PATCHED, tmp_path / "ultralytics"], check=True)
 
 
+COMPILES = """
+import sys
+from pathlib import Path
+from job.training.isolation import isolate_ultralytics
+isolate_ultralytics(Path(sys.argv[1]))
+from torch._inductor import config
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+found = config.compile_threads, cache_dir()
+assert found == (1, str(Path(sys.argv[1]).resolve() / "compiled")), found
+"""
+
+
+def test_torch_compiles_in_the_folder_and_without_processes(tmp_path, monkeypatch):
+    """What torch compiles lies in the folder of `isolate_ultralytics`, and it starts no process that a notice ends."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it where it compiles
+    subprocess.run([sys.executable, "-c", COMPILES, tmp_path / "ultralytics"], check=True)
+
+
 def test_the_variables_of_torchrun_are_hidden(monkeypatch):
     """None of them is left for Ultralytics to read."""
     for name in OF_TORCHRUN:
