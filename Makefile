@@ -64,8 +64,8 @@ PIP  := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no
 LOCK = $(WITH_ARGS) $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-# Behind a command's own words, those of ARGS, in which quotes hold a word together, and training arguments. Nothing in
-# them is run.
+# Behind a command's own words, training arguments and those of ARGS, in which quotes hold a word together. Nothing in
+# them is run. ARGS come last: its last word may be a switch, which would take a training argument for its value.
 define SPLIT
 import os, shlex, sys
 try:
@@ -73,7 +73,7 @@ try:
 except ValueError as error:
     print(f"make: ARGS cannot be split into words, {error}; correct its quotes", file=sys.stderr)
     sys.exit(2)
-words += [f"{name}={os.environ[name]}" for name in os.environ["ARGUMENTS"].split()]
+words = [f"{name}={os.environ[name]}" for name in os.environ["ARGUMENTS"].split()] + words
 os.execvp(sys.argv[1], sys.argv[1:] + words)
 endef
 export SPLIT
@@ -117,8 +117,8 @@ help: ## List targets and variables
 BUCKET_OR_DEMO = --bucket "$${BUCKET:-bucket}" $(if $(BUCKET),,--profile demo)
 BUCKET_IF_NAMED = $(if $(BUCKET),--bucket "$$BUCKET")
 
-# The bucket of a run to resume; without any, that of the settings of the cloud.
-NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json))
+# The bucket of a run to resume: that of the settings of the cloud if there are any, and the folder bucket/ has no such run.
+NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json),$(if $(ARGS)$(wildcard cloud.yaml infra/outputs.json),,$(wildcard bucket)))
 
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 

@@ -27,7 +27,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400
 NUM_COLUMNS, NUM_LABEL = 80, 12
 """Columns of a terminal, and of a paragraph's label."""
 
-COMMAND = re.compile(r"\s*(\.venv/bin/)?(job|make) ")
+COMMAND = re.compile(r"\s*(\S*/)?(job|make) ")
 """Begins a line that is a command."""
 
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -140,13 +140,13 @@ def definitions(entries: Mapping[str, str]) -> list[str]:
 def command_line(label: str, command: str) -> list[str]:
     """Return a shell command behind its label, continued by backslashes so that it can be copied."""
     lines = textwrap.wrap(
-        _as_found(command), NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False
+        as_found(command), NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False
     )
     continued = [f"{line} \\" for line in lines[:-1]] + lines[-1:]
     return [f"{label:{NUM_LABEL - 1}} {continued[0]}", *(f"{'':{NUM_LABEL}}  {line}" for line in continued[1:])]
 
 
-def _as_found(command: str) -> str:
+def as_found(command: str) -> str:
     """Return a command of the job with the path of its program, if a shell does not find that by its name."""
     program, here = Path(sysconfig.get_path("scripts"), "job"), Path.cwd()
     if not command.startswith("job ") or shutil.which("job") or not program.exists():

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from job import __version__
@@ -121,10 +121,16 @@ def find(args: Sequence[str]) -> tuple[list[str], Entry | None]:
             break
         known = list(dict.fromkeys(name[len(path)] for name in map(str.split, COMMANDS) if name[: len(path)] == path))
         if arg not in known:
-            hint = nearest(arg, known) or f"; there are {', '.join(known)}"
+            hint = _below(arg, known) or nearest(arg, known) or f"; there are {', '.join(known)}"
             raise UsageError(f"{' '.join(['job', *path])}: there is no command {arg!r}{hint}")
         path.append(arg)
     return path, COMMANDS.get(" ".join(path))
+
+
+def _below(arg: str, groups: Collection[str]) -> str:
+    """Return ``; did you mean ...?`` for a command that was given without its group, or an empty string."""
+    meant = [repr(name) for name in COMMANDS if name.partition(" ")[0] in groups and name.partition(" ")[2] == arg]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def _run(args: list[str]) -> int:

@@ -118,7 +118,8 @@ def format_campaign(campaign: Campaign, result: CampaignResult) -> list[str]:
 
 
 def _dataset(store: Store, name: str | None, profile: Profile) -> str:
-    """Return the name of the dataset; for the demo on an empty bucket, that of the synthetic one."""
-    if profile == "demo" and name is None and not dataset_names(store):
+    """Return the name of the dataset; for the demo that of the synthetic one, if the bucket has that or none."""
+    names = dataset_names(store)
+    if profile == "demo" and name is None and (not names or DATASET in names):
         return DATASET
     return find_dataset(store, name)

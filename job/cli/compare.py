@@ -17,6 +17,8 @@ from job.text import NUM_COLUMNS, labelled, table
 MIN_CELL = 13
 """Columns of a cell, at least."""
 
+ADVICE = "name them: `job compare zebra zebra2`, or `make compare ARGS='zebra zebra2'`"
+
 
 class CompareOptions(BucketOption, JsonOption):
     """Flags of ``job compare``."""
@@ -37,7 +39,7 @@ def compare_runs(options: CompareOptions) -> None:
     """
     names, html = options.runs, options.html
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- a comparison needs two
-        raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
+        raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}; {ADVICE}")
     store = options.store()
     summaries = [read_summary(*require_run(store, name)) for name in names]
     measured = [read_measurements(store, summary) for summary in summaries]

@@ -1,6 +1,7 @@
 """``job data``: check, push, pull, list, delete."""
 
 import logging
+import shlex
 import textwrap
 from collections.abc import Collection
 from dataclasses import asdict
@@ -22,7 +23,8 @@ from job.log import one_line
 from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
 from job.runs.search import FoundRun, submitted_request, survey
-from job.text import NUM_COLUMNS, dataset_and_version, shortened, table
+from job.storage.object_store import Store
+from job.text import NUM_COLUMNS, command_line, dataset_and_version, shortened, table
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +126,13 @@ def push(options: PushDataOptions) -> None:
     )
     options.print(
         {"dataset": dataset, **asdict(pushed), **_as_json(report)},
-        [f"dataset {dataset}: {pushed}", *_format_report(report)],
+        [f"dataset {dataset}: {pushed}", *_format_report(report), *command_line("next", _training_on(dataset, store))],
     )
+
+
+def _training_on(dataset: str, store: Store) -> str:
+    """Return the command that trains a first model on a dataset."""
+    return shlex.join(["job", "train", "--recipe", "base", "--dataset", dataset, "--bucket", store.uri])
 
 
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")

@@ -69,6 +69,9 @@ def estimate(options: EstimateOptions) -> None:
 
 def _estimates(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> list[Estimate]:
     """Return the estimate of a training, then, if it trades exactness, that of the exact one, unless it is unknown."""
+    from job.session.demo import default_dataset
+
+    request = request.model_copy(update={"dataset": default_dataset(store, request)})
     dataset = find_dataset(store, request.dataset)
     fields = this_machine.claim_fields()
     here = fields["host"], fields["machine"]

@@ -1,6 +1,7 @@
 """``job import``: a run that stock Ultralytics trained, as a finished run of the bucket."""
 
 import logging
+import shlex
 
 from pydantic import Field
 
@@ -51,4 +52,5 @@ def import_(options: ImportOptions) -> None:
     state = "was imported before" if was_there else "is imported"
     epochs = f", {final.num_epochs} epochs, F1 {percent(final.comparison.after['f1'])}" if final else ""
     print(f"run {run.name}: {state}{epochs}")
-    print("\n".join(command_line("next", f"job train --recipe A --weights {run.name} --bucket {store.uri}")))
+    words = ["job", "train", "--recipe", "A", "--weights", run.name, "--dataset", name, "--bucket", store.uri]
+    print("\n".join(command_line("next", shlex.join(words))))

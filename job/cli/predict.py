@@ -85,7 +85,7 @@ def predict(options: PredictOptions) -> None:
     out = _open_out(options.out, source)
     log.info("threshold %s; %d pictures in %s", threshold, len(source.pictures), source.uri)
     if source.num_others:
-        log.warning("source %s: %d files are no pictures by their names, and left out", source.uri, source.num_others)
+        log.warning("source %s: left out, since their names are not of pictures: %d", source.uri, source.num_others)
     try:
         from job.prediction.predict import Prediction
         from job.prediction.predict import predict as run_prediction

@@ -25,7 +25,7 @@ from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.run_state import RunState, state_of
 from job.runs.search import FoundRun, survey
 from job.storage.object_store import Store
-from job.text import ago, clock, duration, fitted, labelled, nearest, table
+from job.text import ago, as_found, clock, duration, fitted, labelled, nearest, table
 from job.training.files import BEST
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def list_(options: ListRunsOptions) -> None:
     rows = table([HEADING, *(each.row(at) for each in listed)], right={1, 2}) if listed else [f"no runs in {store.uri}"]
     lines = rows[:1]
     for row, each in zip(rows[1:], listed, strict=True):
-        lines += [row, f"  {each.command}"] if each.command else [row]
+        lines += [row, f"  {as_found(each.command)}"] if each.command else [row]
     lines += [f"runs/{name}: {why}" for name, why in seen.strays.items()]
     if sys.stdout.isatty():
         lines = [part for line in lines for part in fitted(line)]

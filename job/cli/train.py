@@ -94,7 +94,9 @@ def launch_ranks(device: str) -> None:
 def _find_data(store: Store, options: TrainOptions) -> str:
     """Return the dataset to train on, which need not be in the bucket if pictures are pushed first."""
     if options.data is None:
-        return find_dataset(store, options.dataset)
+        from job.session.demo import default_dataset
+
+        return find_dataset(store, default_dataset(store, options))
     source, name = require_source(Path(options.data)), require_name(str(options.dataset))
     log.info("dataset %s: %s would be checked and pushed first", name, source)
     return name

@@ -21,7 +21,7 @@ from job.datasets.labels import MAX_BYTES as MAX_LABEL_BYTES
 from job.datasets.labels import check_label
 from job.datasets.layout import is_image, label_of, read_layout
 from job.datasets.other_formats import describe_other
-from job.datasets.push import DATASET_NAME, PushResult, plan_push, require_name
+from job.datasets.push import DATASET_NAME, OwnFiles, PushResult, plan_push, require_name
 from job.datasets.staging import Source, stage
 from job.errors import DataError, MachineError
 from job.storage.object_store import Store
@@ -45,6 +45,9 @@ class ImportedFolder:
     folder: Path
     is_staged: bool
     """Its pictures are links to the user's files."""
+
+    root: Path
+    """The folder that has the user's files, or those of an archive; absolute and without links."""
 
 
 def dataset_name(source: Path) -> str:
@@ -77,6 +80,7 @@ def push_source(
             single_class=single_class,
             follow_links=follow_links or found.is_staged,
             imgsz=imgsz,
+            own=OwnFiles(str(source), found.root),
         )
         if plan.left_out:
             log.warning("%s: %d .npy files are left out, which no training reads", source, len(plan.left_out))
@@ -162,7 +166,15 @@ def _import(source: Path, staged: Path, settings: Path, *, follow_links: bool) -
         raise DataError(f"{root}: {what}; write them into classes.txt there, one a line in the order of their numbers")
     if not any(map(is_image, listing.names)):
         raise DataError(f"{root}: has no pictures; pass the folder that has the pictures and their labels")
+    if above := _labelled_above(root):
+        raise DataError(f"{root}: has pictures without their labels, which are in {above}/labels; pass {above}")
     raise DataError(f"{root}: {describe_other(root, named)}")
+
+
+def _labelled_above(root: Path) -> Path | None:
+    """Return the YOLO folder whose ``images`` a folder is, or is in."""
+    found = (folder.parent for folder in (root, *root.parents) if folder.name.lower() == "images")
+    return next((folder for folder in found if is_folder(folder / "labels")), None)
 
 
 def _is_coco(path: Path) -> bool:
@@ -191,7 +203,7 @@ def _from_data_yaml(
     is_empty = any(problem.kind == "empty split" for problem in layout.problems)
     is_mistaken = not val and is_named and (is_empty or not set(layout.images) <= train | test)
     if not layout.data.names or not train or is_mistaken or (val and val != train):
-        return ImportedFolder(root, is_staged=False)
+        return ImportedFolder(root, is_staged=False, root=root)
     _require_own_files(root, listing)
     splits = dict.fromkeys(sorted(train), "train") | dict.fromkeys(sorted(test), "test")
     labels = {image: label_of(image) for image in splits if label_of(image) in layout.texts}
@@ -244,7 +256,7 @@ def _stage_yolo(
             target.symlink_to(root / label)
 
     stage(Source(root, data.names, has_objects, splits, data.options), staged, link_labels)
-    return ImportedFolder(staged, is_staged=True)
+    return ImportedFolder(staged, is_staged=True, root=root)
 
 
 def _has_rows(label: Path) -> bool:
@@ -273,4 +285,4 @@ def _from_coco(
     stage(Source(root, found.names, has_objects, found.splits, {}), staged, convert)
     num_boxes = sum(len(picture.boxes) for picture in found.pictures.values())
     log.info("%s: %d boxes of %d pictures converted from COCO", root, num_boxes, len(found.pictures))
-    return ImportedFolder(staged, is_staged=True)
+    return ImportedFolder(staged, is_staged=True, root=root)

@@ -91,7 +91,8 @@ def find_dataset(store: Store, reference: str | None) -> str:
     if name is None and not names:
         raise DataError(f"dataset: there is none in {store.uri}; {push}")
     if name is None and len(names) > 1:
-        raise DataError(f"dataset: there are {len(names)} in {store.uri}; choose one with --dataset", names)
+        advice = "choose one with --dataset NAME, or through make with ARGS='--dataset NAME'"
+        raise DataError(f"dataset: there are {len(names)} in {store.uri}; {advice}", names)
     if name is not None and name not in names:
         listed = f"there are {', '.join(names)}" if names else push
         hint = nearest(name, names) or f"; {listed}"

@@ -19,6 +19,7 @@ from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.files import list_files
+from job.datasets.labels import Problem
 from job.datasets.lockfile import (
     LOCK,
     DatasetListing,
@@ -39,6 +40,7 @@ from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.storage.paths import is_folder
 from job.storage.transfer import PUSHED
+from job.text import counted_problems
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,25 @@ class PushResult:
         changed = f" ({self.changes})" if self.changes else ""
         sent = f"{self.num_sent} of them sent now ({self.bytes_sent / 1e6:.1f} MB)"
         return f"version {self.version}{changed}, {self.num_total} files, {sent}"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """The user's files that a folder to push is of, or leads to by links."""
+
+    source: str
+    """What the user has named."""
+
+    root: Path
+    """The folder that has them, absolute and without links."""
+
+    def problem(self, folder: Path, found: Problem) -> Problem:
+        """Return a problem of a file of `folder` as one of the file that it leads to."""
+        link = folder / found.path
+        target = link.readlink() if link.is_symlink() else link
+        if not target.is_relative_to(self.root):
+            return found
+        return replace(found, path=target.relative_to(self.root).as_posix())
 
 
 @dataclass(frozen=True)
@@ -159,10 +180,12 @@ def plan_push(
     single_class: bool = False,
     follow_links: bool = False,
     imgsz: int = IMGSZ,
+    own: OwnFiles | None = None,
 ) -> Push:
     """Check a folder as `check_dataset`, and plan its push as a dataset of this name.
 
-    With `force`, problems are logged instead of refusing the folder.
+    With `force`, problems are logged instead of refusing the folder. Of a folder of links to the user's `own` files,
+    problems name those.
 
     Raises `DataError` with every problem of the folder or the name, `MachineError` if a file cannot be read.
     """
@@ -176,7 +199,7 @@ def plan_push(
         cache_file=folder / SCAN_CACHE,
         imgsz=imgsz,
     )
-    _require_sound(folder, report, force=force)
+    _require_sound(own or OwnFiles(str(folder), folder), folder, report, force=force)
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
     refused = {problem.path for problem in found.refused}
@@ -234,13 +257,15 @@ def _send(push: Push, missing: dict[str, str]) -> None:
         push.listing.store.put_many([(push.paths[path], key) for key, path in missing.items()], on_done)
 
 
-def _require_sound(folder: Path, report: DatasetReport, *, force: bool) -> None:
+def _require_sound(own: OwnFiles, folder: Path, report: DatasetReport, *, force: bool) -> None:
+    report = replace(report, problems=tuple(own.problem(folder, found) for found in report.problems))
     for warning in report.warnings:
-        log.warning("%s: %s", folder, one_line(warning))
+        log.warning("%s: %s", own.source, one_line(warning))
     if not force:
-        report.raise_if_broken(str(folder), "correct them, or pass --force to push all the same")
+        report.raise_if_broken(own.source, "correct them, or pass --force to push all the same")
     elif report.problems:
-        log.warning("%s: is pushed with %d problems, for which training will refuse it:", folder, len(report.problems))
+        problems = counted_problems(report.problems)
+        log.warning("%s: is pushed with %s, for which training will refuse it:", own.source, problems)
         for problem in report.problems[:NUM_SHOWN]:
             log.warning("  - %s", one_line(str(problem)))
 

@@ -1,5 +1,6 @@
 """Confidence threshold: given, the run's operating point, or the one that reaches a recall on the validation set."""
 
+import statistics
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -57,24 +58,26 @@ def choose_threshold(
 
 
 def metrics_at(evaluation: Evaluation | None, confidence: float) -> dict[str, float]:
-    """Return precision, recall and F1 of the validation set at a confidence, as far as they are known.
+    """Return precision, recall and their F1 of the validation set at a confidence, as far as they are known.
 
-    They are those of the operating point, or of the point of the curves that is nearest.
+    They are those of the operating point, or of the point of the curves that is nearest. The mean F1 of the classes,
+    which both have as well, is another figure than the F1 of a run's result.
     """
     if evaluation is None or not (curves := evaluation.curves):
         return {}
     if confidence == _own(evaluation):
-        return {name: evaluation.operating_point[name] for name in _METRICS if name in evaluation.operating_point}
-    nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
-    return {name: curves[name][nearest] for name in _METRICS if name in curves}
+        point = evaluation.operating_point
+    else:
+        nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
+        point = {name: values[nearest] for name, values in curves.items()}
+    known: dict[str, float] = {name: point[name] for name in ("precision", "recall") if name in point}
+    both = known.keys() == {"precision", "recall"}
+    return known | {"f1": statistics.harmonic_mean(known.values())} if both else known
 
 
 def _own(evaluation: Evaluation) -> float:
     """Return the confidence of the operating point."""
     return max(evaluation.operating_point["confidence"], LEAST_CONFIDENCE)
-
-
-_METRICS = ("precision", "recall", "f1")
 
 
 def _points(curves: dict[str, list[float]]) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
 from job.runs.notification import NotifyOption
 from job.runs.records import Request
 from job.runs.run import check_run_name
-from job.text import nearest
+from job.text import as_found, nearest
 from job.training.cores import num_cores
 
 
@@ -187,8 +187,8 @@ def _values(arguments: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def command_for(verb: str, request: Request, run: str) -> str:
-    """Return the command of a request, with the name of its run."""
+def command_for(verb: str, request: Request, run: str, bucket: str) -> str:
+    """Return the command of a request, with the names of its run and bucket, as it can be given here."""
     recipe = known_recipe(request)
     if recipe.name != request["recipe"]:  # it was a file of the user's own
         return f"the command that started it, with --run {run}"
@@ -200,7 +200,7 @@ def command_for(verb: str, request: Request, run: str) -> str:
         words += ["--weights", start, "--model", request["model"]]
     elif start != str(recipe.start):
         words += ["--model" if start.endswith((".pt", ".yaml", ".yml")) and "/" not in start else "--weights", start]
-    return shlex.join([*words, *flags_of(request, recipe), "--run", run])
+    return as_found(shlex.join([*words, *flags_of(request, recipe), "--run", run, "--bucket", bucket]))
 
 
 def flags_of(request: Request, recipe: Recipe) -> list[str]:

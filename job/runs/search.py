@@ -18,7 +18,7 @@ from job.runs.records import Request, RunRecord, differences
 from job.runs.request import command_for
 from job.runs.run import SUBMISSIONS, Run, default_families, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
-from job.text import shortened
+from job.text import as_found, dataset_and_version, shortened
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _recognise(store: Store, name: str, *, list_ended: bool) -> FoundRun | Run |
 
 
 def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> None:
-    """Log the name of a new, unnamed run; warn of an unfinished one with the differences and the commands for both.
+    """Log the name of a new, unnamed run; warn of an unfinished one on its dataset, with the differences and commands.
 
     Of a finished run with fewer epochs and no other difference, log the command that extends it.
     """
@@ -178,9 +178,12 @@ def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> N
     for found in reversed(seen.runs):
         if found.finished and (longer := _extension_of(found.run, found.record.request, request)):
             ended = f"run {found.run.name}: is finished, with fewer epochs; to train it for longer instead:"
-            log.info("%s\n  %s", ended, longer)
+            log.info("%s\n  %s", ended, as_found(longer))
             break
-    unfinished = [found for found in reversed(seen.runs) if not found.finished]
+    dataset = _dataset_of(request)
+    unfinished = [
+        found for found in reversed(seen.runs) if not found.finished and _dataset_of(found.record.request) == dataset
+    ]
     if not unfinished:
         return
     nearest = min(unfinished, key=lambda found: len(differences(found.record.request, request)))
@@ -188,8 +191,13 @@ def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> N
         f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
         *(f"  - {line}" for line in differences(nearest.record.request, request)),
         f"  to resume {nearest.run.name}:",
-        f"    {command_for(verb, nearest.record.request, nearest.run.name)}",
+        f"    {command_for(verb, nearest.record.request, nearest.run.name, store.uri)}",
         f"  to train {run.name}:",
-        f"    {command_for(verb, request, run.name)}",
+        f"    {command_for(verb, request, run.name, store.uri)}",
     ]
     log.warning("%s", "\n".join(lines))
+
+
+def _dataset_of(request: Request) -> str:
+    """Return the name of a request's dataset, without its version."""
+    return dataset_and_version(str(request["dataset"]))[0]

@@ -22,6 +22,7 @@ class CheckpointSchedule:
     ) -> None:
         self._every_s = every_s
         self._lives_s = [s for s in preempted_after_s if s > 0]  # else a clock was set back, and the life is unknown
+        self._is_cut_off = bool(preempted_after_s)
         self._clock = clock
         self._last = clock()
         self._stalls_s: list[float] = []
@@ -67,7 +68,7 @@ class CheckpointSchedule:
         chosen = f"every {self._every_s:g} s and after each epoch" if self._every_s else "after each epoch"
         text = f"checkpoints {chosen}; each stops training for {1000 * self.stall_s:.0f} ms"
         if self.optimum_s is None:
-            return f"{text}; no attempt was cut off so far"
+            return text if self._is_cut_off else f"{text}; no attempt was cut off so far"
         mean_s = statistics.fmean(self._lives_s)
         return (
             f"{text}; attempts were cut off after {mean_s:.0f} s on average, for which {self.optimum_s:.1f} s is best"

@@ -195,4 +195,5 @@ def say_newer_data(run: Run, record: RunRecord, request: Request, *, finished: b
         return
     newer: Request = {**request, "dataset": f"{dataset.name}@{newest}"}
     other, _ = find_run(run.store, None, newer)
-    log.info("%s was trained on %s; to train on the newer:\n  %s", told, kept, command_for("train", newer, other.name))
+    command = command_for("train", newer, other.name, run.store.uri)
+    log.info("%s was trained on %s; to train on the newer:\n  %s", told, kept, command)

@@ -30,6 +30,7 @@ def train_demo(store: Store, request: TrainRequest) -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))
             plan_push(store, Path(folder), DATASET).send()
+    request = request.model_copy(update={"dataset": default_dataset(store, request)})
     earlier = _missing_start(store, request)
     if earlier is not None:
         log.info("demo: recipe %s starts from weights of %s, which is trained first", request.recipe.name, earlier)
@@ -37,6 +38,12 @@ def train_demo(store: Store, request: TrainRequest) -> None:
         train_demo(store, request.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
     log.info("demo scale of recipe %s: %s", request.recipe.name, changes(request.recipe))
     train(store, request, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
+
+
+def default_dataset(store: Store, request: TrainRequest) -> str | None:
+    """Return the dataset that a request names; for the demo, else the synthetic one if the bucket has it."""
+    is_open = request.dataset is None and request.recipe.profile == "demo"
+    return DATASET if is_open and DATASET in dataset_names(store) else request.dataset
 
 
 def changes(recipe: Recipe) -> str:

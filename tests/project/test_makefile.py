@@ -116,6 +116,12 @@ def test_training_arguments_are_written_as_yolo_writes_them(project):
     assert len(words_of(project)) == 1
 
 
+def test_a_switch_in_args_takes_no_training_argument_for_its_value(project):
+    """Behind a switch comes nothing, so that `epochs=3` is an argument as without it."""
+    make(project, "train", {"RECIPE": "A", "epochs": "3", "ARGS": "--dry-run"})
+    assert words_of(project)[-1][-2:] == ["epochs=3", "--dry-run"]
+
+
 def test_a_training_argument_is_never_left_out(project):
     """Any name of `yolo` is passed on, `name` too; a target that could not take it, and a limit that is for the VM
     alone, is answered.
@@ -136,10 +142,15 @@ def test_a_run_is_resumed_where_it_is(project):
     (project / "bucket" / "runs" / "zebra").mkdir(parents=True)
     (project / "bucket" / "runs" / "zebra" / "run.json").touch()
     make(project, "resume", {"RUN": "zebra"})
+    make(project, "resume", {"RUN": "zbera"})  # without settings of a cloud, the folder's runs are what it may mean
+    (project / "cloud.yaml").touch()
+    make(project, "resume", {"RUN": "zbera"})
     assert words_of(project) == [
         ["supervise", "zebra", "--resume"],
         ["resume", "zebra", "--bucket", "gs://b"],
         ["resume", "zebra", "--bucket", "bucket"],
+        ["resume", "zbera", "--bucket", "bucket"],
+        ["supervise", "zbera", "--resume"],
     ]
 
 

@@ -171,8 +171,15 @@ def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
                 "    'a zebra' --epochs 9",
             ],
         ),
+        (
+            "  /opt/venv/bin/job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --epochs 9",
+            [
+                "  /opt/venv/bin/job train --recipe A --weights \\",
+                "    runs/yolov11_wildlife/weights/best.pt --epochs 9",
+            ],
+        ),
     ],
-    ids=["short", "listed", "path", "quoted", "command"],
+    ids=["short", "listed", "path", "quoted", "command", "its path"],
 )
 def test_a_message_fits_a_terminal_and_commands_can_be_copied(line, lines):
     """Words, and what is quoted, stay whole; a list's entry goes on below its text, a command behind a backslash."""

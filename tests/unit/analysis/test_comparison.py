@@ -131,7 +131,7 @@ def test_the_page_needs_no_network_and_shows_the_same(bucket, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
-        (["compare"], 2, "needs two or more different runs, got none"),
+        (["compare"], 2, "needs two or more different runs, got none; name them: `job compare zebra zebra2`"),
         (["compare", "zebra"], 2, "needs two or more different runs"),
         (["compare", "zebra", "zebra"], 2, "needs two or more different runs"),
         (["compare", "zebra", "lin"], 65, "did you mean 'lion'"),

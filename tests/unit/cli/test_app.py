@@ -141,6 +141,7 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--project", "x"], 65, "project: decided by the job"),
         (["train", "--recipe", "A", "--resume"], 65, "the same command resumes by itself"),
         (["train", "--recipe", "A", "--exist-ok"], 65, "nothing is overwritten"),
+        (["show", "x"], 2, "there is no command 'show'; did you mean 'recipes show' or 'runs show'?"),
         (["runs", "shwo", "x"], 2, "did you mean 'show'?"),
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),

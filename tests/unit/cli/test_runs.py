@@ -10,7 +10,8 @@ import pytest
 
 from job.cli.app import main
 from job.runs.run import Claim
-from tests.support.cli_process import ROOT, TIMEOUT_S, wait_until
+from job.text import as_found
+from tests.support.cli_process import TIMEOUT_S, wait_until
 from tests.support.run_records import at, record_run
 from tests.support.terminal import Terminal
 
@@ -71,7 +72,7 @@ def test_the_list_shows_the_state_of_each_run(tmp_path, capsys, how, state, resu
     _, line, *commands = listed(capsys, tmp_path / "bucket").splitlines()
     f1 = "63.4%" if "end" in how else "61.2%"  # as of the end, or of the last heartbeat
     assert without_ages(line) == f"{state} 2/80 {f1} AGO A zebra"
-    assert commands == [f"  job resume zebra --bucket {tmp_path}/bucket"] * resumable
+    assert commands == ["  " + as_found(f"job resume zebra --bucket {tmp_path}/bucket")] * resumable
     assert main(["runs", "show", "zebra", "--bucket", str(tmp_path / "bucket")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"run zebra, {state}, epoch 2 of 80, attempt 2" in shown
@@ -106,10 +107,10 @@ def test_the_list_fits_a_terminal_and_is_whole_in_a_pipe(tmp_path_factory):
     stand(record_run(bucket, (0.5, 0.6), finished=False, asked=100, name=name), end=ended("interrupted"))
     record_run(bucket, (0.5, 0.6))
     words = [sys.executable, "-m", "job", "runs", "list", "--bucket", str(bucket)]
-    piped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
+    piped = subprocess.run(words, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
     _, row, command, short = piped.splitlines()
     assert (row.split()[-1], short.split()[-1]) == (name, "zebra")
-    assert command == f"  job resume {name} --bucket {bucket}"
+    assert command == "  " + as_found(f"job resume {name} --bucket {bucket}")
     terminal = Terminal(words, dict(os.environ))
     wait_until(lambda: terminal.text().endswith("zebra\r\n"))
     assert terminal.process.wait(TIMEOUT_S) == 0

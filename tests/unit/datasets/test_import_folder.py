@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import zipfile
 
@@ -486,6 +487,29 @@ def test_labels_without_classes_and_a_path_without_anything_are_answered(flights
             pass
 
 
+def test_pictures_apart_from_their_labels_lead_to_the_folder_above(flights, tmp_path):
+    """Of a YOLO folder, its pictures alone are no dataset; the message names the folder to pass."""
+    for source in (flights / "images", flights / "images" / "flight0"):
+        said = re.escape(f"which are in {flights}/labels; pass {flights}")
+        with pytest.raises(DataError, match=said), imported(source, tmp_path / "work", "photos"):
+            pass
+
+
+def test_a_problem_is_one_of_the_user_s_own_file(flights, tmp_path):
+    """What a push finds in a folder of links names the file to correct, below what the user has passed."""
+    label = flights / "labels/flight0/DJI_0000.txt"
+    label.write_text("7 0.5 0.5 0.2 0.2\n")
+    (flights / "images/flight0/DJI_0001.jpg").write_bytes(b"")
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for source in (flights, zipped(flights, tmp_path / "photos.zip")):
+        with pytest.raises(DataError) as raised:
+            push_source(store, source, "photos", tmp_path / "work")
+        said = str(raised.value)
+        assert said.startswith(f"{source}: 2 problems found")
+        assert "\n  - labels/flight0/DJI_0000.txt:1: class 7 is not among the classes" in said
+        assert "\n  - images/flight0/DJI_0001.jpg: is empty" in said
+
+
 def test_two_imports_of_one_name_do_not_mix(flights, tmp_path):
     """While one process pushes a staged folder, another one does not change it."""
     with (
@@ -513,7 +537,11 @@ def test_a_push_takes_any_form_and_makes_the_next_version(flights, tmp_path, cap
     args = ["data", "push", str(archive), "--bucket", str(bucket), "--workdir", str(tmp_path / "work")]
     for expected in ("version 1, 41 files, 41 of them sent", "version 1, 41 files, 0 of them sent"):
         assert main(args) == 0
-        assert expected in capfd.readouterr().out
+        said = capfd.readouterr().out
+        assert expected in said
+        assert shlex.split(said[said.index("next ") :].replace("\\\n", " "))[2:] == [
+            *("train", "--recipe", "base", "--dataset", "photos", "--bucket", str(bucket)),
+        ]
     (flights / "labels/flight0/DJI_0000.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     zipped(flights, archive)
     assert main(args) == 0

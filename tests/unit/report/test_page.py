@@ -216,6 +216,7 @@ def test_the_model_has_path_size_digest_and_threshold(run):
     sha256 = run.final().weights["best.pt"].sha256
     assert f"weights {run.store.uri}/runs/zebra/weights/best.pt size 1.5 MB SHA-256 {sha256}" in words(page)
     assert "threshold 0.31, where F1 is best" in words(page)
+    assert "The mean F1 of the classes is best at a confidence of 0.31" in words(page)
     assert '<a href="results%20%231.png">results #1.png</a>' in page
 
 

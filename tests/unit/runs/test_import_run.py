@@ -1,6 +1,7 @@
 """Import of a run of stock Ultralytics: a finished run that lists, comparisons, advice and reports show as imported."""
 
 import json
+import shlex
 import zipfile
 
 import pytest
@@ -64,6 +65,10 @@ def test_a_folder_becomes_a_finished_run(folder, bucket, capsys):
     told = capsys.readouterr()
     assert "run yolov11_wildlife: is imported, 3 epochs, F1 57.5 %" in told.out
     assert "counts as trained on dataset wildlife@1" in told.err
+    command = shlex.split(told.out[told.out.index("next ") :].replace("\\\n", " "))
+    assert command[2:] == [
+        *("train", "--recipe", "A", "--weights", "yolov11_wildlife", "--dataset", "wildlife", "--bucket", bucket)
+    ]
     run = Run(FolderStore.open(bucket), "yolov11_wildlife")
     record, final = run.record(), run.final()
     assert (record.imported.folder, record.dataset.name, record.dataset.version) == ("yolov11_wildlife", "wildlife", 1)

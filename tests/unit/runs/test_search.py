@@ -15,7 +15,7 @@ from job.runs.request import TrainRequest, command_for
 from job.runs.run import Run
 from job.runs.search import find_run, survey, warn_of_unfinished
 from job.storage.local import FolderStore
-from job.text import fitted
+from job.text import as_found, fitted
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import starting_from
 from tests.unit.runs.test_run import record
@@ -162,7 +162,7 @@ def test_strays_are_listed_as_no_runs(store, capsys):
     assert main(["runs", "list", "--bucket", store.uri]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in said[1:4:2]] == ["yolov11_wildlife", "submitted"]
-    assert said[2] == f"  job resume yolov11_wildlife --bucket {store.uri}"
+    assert said[2] == f"  {as_found(f'job resume yolov11_wildlife --bucket {store.uri}')}"
     assert sorted(line.partition(":")[0] for line in said[4:]) == [
         "runs/my copy",
         "runs/other",
@@ -219,9 +219,11 @@ def asked(*words):
 def test_the_command_for_a_run_asks_for_the_run(words):
     """The command that is printed for a run asks, word by word, for what the run was asked for."""
     request, _ = asked("--dataset", "tiny", *words)
-    command = shlex.split(command_for("train", request, "zebra9"))
-    assert command[:2] == ["job", "train"]
-    assert asked(*command[2:]) == (request, "zebra9")
+    command = shlex.split(command_for("train", request, "zebra9", "gs://b/my pictures"))
+    assert command[0].rpartition("/")[2] == "job"
+    assert command[1] == "train"
+    assert command[-2:] == ["--bucket", "gs://b/my pictures"]
+    assert asked(*command[2:-2]) == (request, "zebra9")
 
 
 def test_a_second_run_is_not_begun_in_silence(store, caplog):
@@ -243,10 +245,19 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     assert "train.epochs: the run has 3, asked for 5" in caplog.text
     narrow = [part for line in caplog.records[-1].getMessage().split("\n") for part in fitted(line, 50)]
     commands = [shlex.split(line) for line in "\n".join(narrow).replace("\\\n", " ").split("\n") if "job train" in line]
-    assert commands == [
-        ["job", "train", "--recipe", "base", "--dataset", "wildlife", "--epochs", epochs, "--run", name]
+    assert [command[1:] for command in commands] == [
+        [*f"train --recipe base --dataset wildlife --epochs {epochs} --run {name} --bucket".split(), store.uri]
         for epochs, name in (("3", "yolov11_wildlife"), ("5", "yolov11_wildlife3"))
     ]  # on a narrow terminal they can be copied too
+
+
+def test_an_unfinished_run_on_another_dataset_is_no_warning(store, caplog):
+    """A run on other pictures repeats none that is not finished; one on another version of them may."""
+    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **asked("--dataset", "wildlife")[0]))
+    for dataset, warned in (("photos", False), ("wildlife@1", True)):
+        caplog.clear()
+        warn_of_unfinished(store, Run(store, "zebra"), asked("--dataset", dataset)[0], "train")
+        assert ("run yolov11_wildlife: is not finished" in caplog.text) == warned
 
 
 def test_a_second_run_beside_finished_ones_is_no_warning(store, caplog):
@@ -282,7 +293,7 @@ def test_more_epochs_of_a_finished_run_are_an_extension(store, caplog):
         with caplog.at_level(logging.INFO):
             warn_of_unfinished(store, Run(store, "zebra"), asked("--dataset", "wildlife", *words)[0], "train")
         assert ("job extend" in caplog.text) == offered
-        assert (f"to train it for longer instead:\n  {extend}" in caplog.text) == offered
+        assert (f"to train it for longer instead:\n  {as_found(extend)}" in caplog.text) == offered
 
 
 def test_a_dry_run_warns_of_similar_runs(store, capsys):

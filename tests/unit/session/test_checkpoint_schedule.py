@@ -67,6 +67,9 @@ def test_without_a_preemption_no_interval_is_best():
     taken(schedule, clock, 0.4)
     assert (schedule.optimum_s, schedule.to_json()["optimum_s"]) == (None, None)
     assert "each stops training for 400 ms; no attempt was cut off so far" in str(schedule)
+    short = CheckpointSchedule(60.0, [0.0], clock)  # it vanished before its first heartbeat
+    taken(short, clock, 0.4)
+    assert str(short).endswith("each stops training for 400 ms")
 
 
 @pytest.mark.parametrize("lived_s", [[0.0], [-5.0, 0.0]])

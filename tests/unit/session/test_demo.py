@@ -2,12 +2,34 @@
 
 from types import SimpleNamespace
 
+from job.cli.app import main
 from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 
 DEMO = {"profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
+
+
+def test_the_demo_keeps_to_its_own_pictures(tmp_path):
+    """Beside other datasets the demo is of the synthetic one, unless another is named; other trainings ask for one."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    full, small = (TrainRequest.parse({"recipe": "base", "profile": profile}) for profile in ("full", "demo"))
+    store.put("datasets/photos/data.yaml", b"x")
+    assert demo.default_dataset(store, small) is None
+    store.put(f"datasets/{demo.DATASET}/data.yaml", b"x")
+    assert demo.default_dataset(store, small) == demo.DATASET
+    assert demo.default_dataset(store, full) is None
+    assert demo.default_dataset(store, small.model_copy(update={"dataset": "photos"})) == "photos"
+
+
+def test_a_plan_of_the_demo_is_of_its_own_pictures(tmp_path, capsys):
+    """`job train --dry-run` of the demo names the dataset that the start would take."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for name in ("photos", demo.DATASET):
+        store.put(f"datasets/{name}/data.yaml", b"names: [animal]\n")
+    assert main(["train", "--recipe", "base", "--profile", "demo", "--dry-run", "--bucket", store.uri]) == 0
+    assert f"dataset: {demo.DATASET}\n" in capsys.readouterr().out
 
 
 def test_a_bucket_whose_data_were_deleted_is_an_empty_one(tmp_path, monkeypatch):
@@ -30,6 +52,7 @@ def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monke
 
     def train(store, order, *, boot_s=None):
         number = len(trained) + 1
+        assert order.dataset == demo.DATASET
         trained.append((order.recipe.name, boot_s))
         put_recorded(
             store,
