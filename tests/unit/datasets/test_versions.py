@@ -185,7 +185,7 @@ def test_what_an_unfinished_run_needs_is_not_deleted(store, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("version", "dataset", "finished", "told"),
     [
-        ("wild@1", "wild", True, "was trained on version 1; to train on the newer:\n  job train .*--dataset wild@3"),
+        ("wild@1", "wild", True, "trained on version 1; to train on the newer:\n  .*job train .*--dataset wild@3"),
         ("wild@2", "wild", False, "has version 3 now, run zebra stays on version 2"),
         ("wild@3", "wild", True, None),
         ("wild@1", "wild@1", True, None),
