@@ -32,7 +32,7 @@ def plan(confined, data, tmp_path, monkeypatch, masks):
     """A function that plans a training that dynamo traces, without a compiler behind it."""
     from ultralytics.engine import trainer as theirs  # noqa: PLC0415 -- after Ultralytics was confined
 
-    from job.training import trainer  # noqa: PLC0415 -- imports torch
+    from job.training import trainer  # noqa: PLC0415 -- after Ultralytics was confined
 
     def as_it_is(graph, _inputs):
         masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))

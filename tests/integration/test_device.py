@@ -208,8 +208,8 @@ def compiling(device, tmp_path, monkeypatch):
     """A function that plans a compiled training, on a machine that says why it cannot compile."""
     from ultralytics.engine import trainer as theirs  # noqa: PLC0415 -- after Ultralytics was confined
 
-    from job.recipes.recipe import load_recipe  # noqa: PLC0415 -- imports torch
-    from job.training import trainer  # noqa: PLC0415 -- imports torch
+    from job.recipes.recipe import load_recipe  # noqa: PLC0415 -- only this fixture needs it
+    from job.training import trainer  # noqa: PLC0415 -- after Ultralytics was confined
 
     def make(why=None, train=(), **changes):
         monkeypatch.setattr(trainer, "why_not_compiled", lambda _device: why)

@@ -8,24 +8,12 @@ from unittest.mock import patch
 
 import pytest
 
-from job.recipes.arguments import DEFAULTS
 from job.training import prepared_pixels
 from tests.support.bucket import make_bucket, tensors_of
 from tests.support.cli_process import TIMEOUT_S, start_job
 from tests.support.prepared_pixels import fill, pixel_folder
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.tiny_training import plan_tiny_training
-
-ARGUMENTS = DEFAULTS | {
-    "epochs": 3,
-    "batch": 4,
-    "imgsz": 64,
-    "close_mosaic": 1,
-    "degrees": 15.0,
-    "mixup": 0.3,
-    "multi_scale": 0.5,
-    "plots": False,
-}
+from tests.support.tiny_training import ARGUMENTS, plan_tiny_training
 
 NUM_IMAGES = 18
 

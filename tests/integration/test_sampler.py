@@ -13,21 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from job.recipes.arguments import DEFAULTS
 from job.training.distributed import ProcessGroup
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.tiny_training import plan_tiny_training
-
-ARGUMENTS = DEFAULTS | {
-    "epochs": 3,
-    "batch": 4,
-    "imgsz": 64,
-    "close_mosaic": 1,
-    "degrees": 15.0,
-    "mixup": 0.3,
-    "multi_scale": 0.5,
-    "plots": False,
-}
+from tests.support.tiny_training import ARGUMENTS, plan_tiny_training
 
 
 @pytest.fixture(scope="module")
