@@ -1,7 +1,8 @@
 """Background commits: training continues while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that each failure is raised in the training thread.
+holds everything the older one held), that a snapshot is written once, and that each failure is raised in the training
+thread.
 """
 
 import logging
@@ -9,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from job.runs import checkpoint
 from job.runs.records import CheckpointId, Manifest
 from job.runs.run import Claim
 from job.storage.workdir import translated_errors
+from job.training.position import Position
 
 if TYPE_CHECKING:
     from job.training.state import Snapshot
@@ -26,6 +29,21 @@ log = logging.getLogger(__name__)
 
 NUM_TRIES = 3
 """Transient failures in a row that are tolerated; the store has retried each until its deadline."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A snapshot to commit, with further entries of its metadata."""
+
+    snapshot: "Snapshot"
+    metadata: Mapping[str, object]
+    paths: list[Path] | None = None
+    """Its files, once they are written."""
+
+    @property
+    def position(self) -> Position:
+        """Where training stood."""
+        return self.snapshot.position
 
 
 class AsyncCommitter(Background):
@@ -40,8 +58,9 @@ class AsyncCommitter(Background):
         self.newest = restored if restored and restored.run == claim.run.name else None
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
-        self._waiting: tuple[Snapshot, Mapping[str, object]] | None = None
-        self._given: CheckpointId | None = None
+        self._waiting: _Work | None = None
+        self._given: Position | None = None
+        self._is_committing = False
         self.hurried = self._closing = False
         """Whether the work after a commit, retention and publishing, is left out."""
 
@@ -61,46 +80,54 @@ class AsyncCommitter(Background):
         elif (failed := self.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
-                error.not_committed = f"{self._given.position} is not committed, {type(failed).__name__}: {failed}"
+                error.not_committed = f"{self._given} is not committed, {type(failed).__name__}: {failed}"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no commit waits or is under way."""
+        with self._changed:
+            return self._waiting is None and not self._is_committing
 
     def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
         """Queue a snapshot with further entries of its metadata; raises the error of a commit that failed for good."""
         self.check()
         with self._changed:
-            self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
+            self._waiting, self._given = _Work(snapshot, metadata), snapshot.position
             self._changed.notify_all()
 
     def _commit_all(self) -> None:
         num_failed = 0
         while (work := self._next()) is not None:
             try:
-                self._commit(*work)
+                self._commit(work)
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                position = self._id(work[0]).position
-                log.warning("committing %s failed, try %d of %d: %s", position, num_failed, NUM_TRIES, error)
+                log.warning("committing %s failed, try %d of %d: %s", work.position, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
                 with self._changed:
                     self._waiting = self._waiting or work
 
-    def _next(self) -> "tuple[Snapshot, Mapping[str, object]] | None":
+    def _next(self) -> _Work | None:
         with self._changed:
+            self._is_committing = False
             self._changed.wait_for(lambda: self._waiting is not None or self._closing)
             work, self._waiting = self._waiting, None
+            self._is_committing = work is not None
             return work
 
-    def _commit(self, snapshot: "Snapshot", metadata: Mapping[str, object]) -> None:
-        started = time.monotonic()
-        with translated_errors(self._staging):
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging.mkdir(parents=True)
-            paths = snapshot.write(self._staging)
-        identity = self._id(snapshot)
+    def _commit(self, work: _Work) -> None:
+        started, snapshot = time.monotonic(), work.snapshot
+        if work.paths is None:  # else a commit of these files has failed for a passing reason
+            with translated_errors(self._staging):
+                shutil.rmtree(self._staging, ignore_errors=True)
+                self._staging.mkdir(parents=True)
+                work.paths = snapshot.write(self._staging)
+        identity = CheckpointId(*work.position, self._claim.attempt)
         known = {file.key for file in self.newest.files} if self.newest else set()
         self.newest = checkpoint.commit(
-            self._claim.run, identity, paths, {**snapshot.metadata, **metadata}, self.newest
+            self._claim.run, identity, work.paths, {**snapshot.metadata, **work.metadata}, self.newest
         )
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
@@ -117,6 +144,3 @@ class AsyncCommitter(Background):
                 checkpoint.retain(self._claim.run)
         except StoreError as error:  # neither is needed to resume; both are retried after the next commit
             log.warning("after committing %s: %s", identity.position, error)
-
-    def _id(self, snapshot: "Snapshot") -> CheckpointId:
-        return CheckpointId(*snapshot.position, self._claim.attempt)

@@ -6,8 +6,8 @@ ends it at the next step or batch of a validation. Knows nothing of how training
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ class SessionCallbacks(TrainingCallbacks):
         return Phase.RECOMPUTED if again else phase
 
     def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:
-        """Show a step, take a checkpoint if one is due, and end training on a notice.
+        """Show a step, take a checkpoint if one is due and no commit is under way, and end training on a notice.
 
         The step is being committed if a notice ends training, or a `JobError` of background work or of a peer.
         """
@@ -83,7 +83,7 @@ class SessionCallbacks(TrainingCallbacks):
         except PeerError as error:
             self.commit(snapshot)  # the step is complete: it has the gradients of all ranks
             raise self.context.preemption.acknowledge() or error from error
-        if notice is not None or self.schedule.due():
+        if notice is not None or (self.schedule.due() and self.committer.is_idle):
             self.commit(snapshot)
         if notice is not None:
             raise notice
@@ -108,6 +108,12 @@ class SessionCallbacks(TrainingCallbacks):
         with self.context.timer.entered(Phase.STALL), self.schedule.taking():
             self.committer.submit(snapshot(), seconds=seconds)
         self._last_committed = self._reached
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Count the block as a part of the last checkpoint's stall."""
+        with self.context.timer.entered(Phase.STALL), self.schedule.prolonged():
+            yield
 
     def interruptible(self) -> AbstractContextManager[None]:
         """Allow a notice to interrupt the block."""

@@ -8,17 +8,24 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
+
+AUTO_SHARE = 0.01
+"""Share of the time that stalls may take at an interval of ``auto``."""
 
 
 class CheckpointSchedule:
     """Decides when the next checkpoint is due, and measures the stalls.
 
-    An interval `every_s` of 0 takes checkpoints at the ends of epochs only; `preempted_after_s` are the lifetimes of
-    the earlier attempts that were preempted.
+    An interval `every_s` of 0 takes checkpoints at the ends of epochs only, ``auto`` as often as `AUTO_SHARE` allows;
+    `preempted_after_s` are the lifetimes of the earlier attempts that were preempted.
     """
 
     def __init__(
-        self, every_s: float, preempted_after_s: list[float], clock: Callable[[], float] = time.monotonic
+        self,
+        every_s: float | Literal["auto"],
+        preempted_after_s: list[float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every_s = every_s
         self._lives_s = [s for s in preempted_after_s if s > 0]  # else a clock was set back, and the life is unknown
@@ -29,7 +36,10 @@ class CheckpointSchedule:
 
     def due(self) -> bool:
         """Whether the next checkpoint is to be taken now."""
-        return self._every_s > 0 and self._clock() - self._last >= self._every_s
+        passed_s = self._clock() - self._last
+        if isinstance(self._every_s, str):
+            return passed_s >= self.stall_s / AUTO_SHARE
+        return passed_s >= self._every_s > 0
 
     @contextmanager
     def taking(self) -> Iterator[None]:
@@ -38,6 +48,14 @@ class CheckpointSchedule:
         yield
         self._last = self._clock()
         self._stalls_s.append(self._last - started)
+
+    @contextmanager
+    def prolonged(self) -> Iterator[None]:
+        """Measure what follows of the stall of the last checkpoint."""
+        started = self._clock()
+        yield
+        self._last = self._clock()
+        self._stalls_s[-1] += self._last - started
 
     @property
     def stall_s(self) -> float:
@@ -65,7 +83,9 @@ class CheckpointSchedule:
         }
 
     def __str__(self) -> str:
-        chosen = f"every {self._every_s:g} s and after each epoch" if self._every_s else "after each epoch"
+        every_s = self._every_s
+        often = f"within {AUTO_SHARE:.0%} of the time" if isinstance(every_s, str) else f"every {every_s:g} s"
+        chosen = f"{often} and after each epoch" if every_s else "after each epoch"
         text = f"checkpoints {chosen}; each stops training for {1000 * self.stall_s:.0f} ms"
         if self.optimum_s is None:
             return text if self._is_cut_off else f"{text}; no attempt was cut off so far"

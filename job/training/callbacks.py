@@ -70,6 +70,10 @@ class TrainingCallbacks:
     def commit(self, snapshot: "Callable[[], Snapshot]") -> None:
         """Commit a snapshot of a training that ends within an epoch."""
 
+    def stalled(self) -> AbstractContextManager[None]:
+        """Count the block as a part of the last snapshot's stall."""
+        return nullcontext()
+
     def interruptible(self) -> AbstractContextManager[None]:
         """Allow `PreemptionError` at any point of the block."""
         return nullcontext()

@@ -22,6 +22,7 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
 from job.text import as_json
+from job.training.background_copy import BackgroundCopy
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import BusyWait, describe_device, num_ooms, synchronize
@@ -62,6 +63,7 @@ class Training:
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
 
+        self._copying = BackgroundCopy()
         self._counted_until = time.monotonic()
 
     @property
@@ -177,7 +179,7 @@ class Training:
                     callbacks.on_epoch(self.progress.rows[-1], self.snapshot)
                 callbacks.enter(Phase.FINAL_EVALUATION)
                 with callbacks.interruptible():
-                    self._evaluate_best()
+                    self._evaluate_best(callbacks)
                     self._gather_evidence()
         except PreemptionError as notice:
             if notice.on_all_ranks:
@@ -192,10 +194,17 @@ class Training:
         synchronize(self.trainer.device)
 
     def snapshot(self) -> Snapshot:
-        """Copy the complete training state."""
+        """Copy the complete training state; on a CPU most of it in the background, until the next optimizer step."""
+        self._copying.wait()
         self._count_time()
         progress = replace(self.progress, rows=list(self.progress.rows))
-        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, self._texts())
+        state, self._copying = capture(self.trainer, progress, in_background=self.trainer.device.type == "cpu")
+        return Snapshot(progress, state, self._copying, self.last, self.best, self._texts())
+
+    def _finish_copy(self, callbacks: TrainingCallbacks) -> None:
+        """Wait for the copy of the last snapshot, before weights, EMA or moments change."""
+        with callbacks.stalled() if self._copying.is_running else contextlib.nullcontext():
+            self._copying.wait()
 
     def _texts(self) -> dict[str, bytes]:
         before = self.evaluation_before
@@ -230,6 +239,7 @@ class Training:
             with notices_blocked() if trainer.args.compile else contextlib.nullcontext():
                 self._forward_backward(batch, index)
             if number - progress.last_step >= trainer.accumulate:
+                self._finish_copy(callbacks)
                 trainer.optimizer_step()
                 progress.last_step = number
             progress.batch = index + 1
@@ -337,7 +347,7 @@ class Training:
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
         return row, as_json(describe_validation(trainer.validator, seen, row).model_dump(mode="json"))
 
-    def _evaluate_best(self) -> None:
+    def _evaluate_best(self, callbacks: TrainingCallbacks) -> None:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
@@ -345,6 +355,7 @@ class Training:
         files = {LAST: self.last.to_bytes(), BEST: self.best.to_bytes(), **self._texts()}
         for name, data in files.items():
             (folder / name).write_bytes(data)
+        self._finish_copy(callbacks)
         trainer.ema.ema.load_state_dict(load_weights(folder / BEST).state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
         last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)

@@ -5,7 +5,6 @@ waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768
 full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
-import io
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,11 +16,12 @@ import torch
 from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
 from job.errors import CorruptObjectError, TrainingError, message_of
+from job.training.background_copy import BackgroundCopy
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
-from job.training.files import BEST, LAST, STATE
+from job.training.files import BEST, LAST, RESUMABLE, STATE
 from job.training.position import Position
 from job.training.trainer import Trainer
-from job.training.weights import Weights, digest_tensors
+from job.training.weights import Weights, digest_tensors, save
 
 Row = dict[str, float]
 """Metrics of one epoch, by the column names of Ultralytics' ``results.csv``."""
@@ -68,16 +68,22 @@ class TrainingProgress:
         return Position(self.epoch, self.batch)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Snapshot:
     """A copy of the state, to be written in the background."""
 
     progress: TrainingProgress
     state: State
+    """Complete once it is copied, and empty once it is written."""
+
+    copying: BackgroundCopy
     last: Weights
     best: Weights | None
     texts: dict[str, bytes]
     """Small files for people, by name."""
+
+    digests: dict[str, str] = field(init=False)
+    """`digest_state` of the state, once it is written."""
 
     @property
     def position(self) -> Position:
@@ -90,29 +96,33 @@ class Snapshot:
         return {
             "phase": self.progress.phase,
             "train_s": round(self.progress.train_s, 3),
-            "digests": digest_state(self.state),
+            "digests": self.digests,
         }
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the files of a checkpoint into an empty folder; return them, the most valuable first.
+        """Write the files of a checkpoint into an empty folder, once; return them, the most valuable first.
 
-        Raises `TrainingError` if a tensor is not a number: the state must not take the place of a good checkpoint.
+        The state's memory is free afterwards. Raises `TrainingError` if a tensor is not a number: the state must not
+        take the place of a good checkpoint.
         """
+        self.copying.wait()
         epoch, batch = self.position
         if found := not_a_number(self.state):
             raise TrainingError(
                 f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        in_memory = io.BytesIO()  # torch hides an error of the disk behind one of its own
-        torch.save(self.state, in_memory)
-        files: dict[str, bytes | memoryview] = {STATE: in_memory.getbuffer()}
-        if self.best is not None:
-            files[BEST] = self.best.to_bytes()
+        save(self.state, folder / STATE)
+        self.digests = digest_state(self.state)
+        _free(self.state["model"], self.state["ema"], self.state["gradients"])
+        files = {} if self.best is None else {BEST: self.best.to_bytes()}
         files |= {LAST: self.last.to_bytes(), **self.texts}
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        return [folder / name for name in files]
+        if self.progress.phase == "training" and epoch and not batch:
+            self.last.save_resumable(folder / RESUMABLE, self._resumable())
+        _free(self.state["optimizer"]["state"])
+        return [folder / name for name in (STATE, *files)]
 
     def publish(self, folder: Path) -> None:
         """Turn the files of `write` into those of the run's own folder, in Ultralytics' layout.
@@ -120,9 +130,8 @@ class Snapshot:
         Until the run is finished, ``last.pt`` is one of the last complete epoch that stock Ultralytics resumes from.
         Those of checkpoints have no optimizer, since nothing resumes from them.
         """
-        epoch, batch = self.position
-        if self.progress.phase == "training" and epoch and not batch:
-            (folder / LAST).write_bytes(self.last.resumable(self._resumable()))
+        if (folder / RESUMABLE).exists():
+            (folder / RESUMABLE).replace(folder / LAST)
         else:
             (folder / LAST).unlink()
 
@@ -141,17 +150,37 @@ class Snapshot:
         }
 
 
-def capture(trainer: Trainer, progress: TrainingProgress) -> State:
-    """Copy the complete state to the CPU, independent of further training."""
+def _free(*tables: dict[Any, Any]) -> None:
+    """Empty tables of tensors one by one: while memory is given back, no other thread runs Python."""
+    for table in tables:
+        while table:
+            table.popitem()
+
+
+def capture(trainer: Trainer, progress: TrainingProgress, *, in_background: bool) -> tuple[State, BackgroundCopy]:
+    """Copy the complete state to the CPU, independent of further training once the returned copy has ended.
+
+    In the background are copied the parameters, those of the EMA and the optimizer's moments: only an optimizer step
+    changes them, and has to wait. All else, which the next batch may change, is copied at once.
+    """
     model = unwrap_model(trainer.model)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {
+    weights, ema = dict(model.state_dict()), dict(trainer.ema.ema.state_dict())
+    optimizer = trainer.optimizer.state_dict()
+    of_steps = {name for name, _ in model.named_parameters()}
+    for tensors in (weights, ema):
+        tensors |= {name: _copied(buffer) for name, buffer in tensors.items() if name not in of_steps}
+    moments = {
+        index: {name: value if torch.is_tensor(value) else _copied(value) for name, value in of_one.items()}
+        for index, of_one in optimizer["state"].items()
+    }
+    state = {
         "schema": SCHEMA,
         "progress": asdict(progress),
-        "model": _copied(model.state_dict()),
-        "ema": _copied(trainer.ema.ema.state_dict()),
+        "model": weights,
+        "ema": ema,
         "ema_updates": trainer.ema.updates,
-        "optimizer": _copied(trainer.optimizer.state_dict()),
+        "optimizer": {**_copied({**optimizer, "state": None}), "state": moments},
         "scaler": _copied(trainer.scaler.state_dict()),
         "gradients": _copied(gradients),
         "accumulate": trainer.accumulate,
@@ -160,6 +189,22 @@ def capture(trainer: Trainer, progress: TrainingProgress) -> State:
         "stopper": {name: getattr(trainer.stopper, name) for name in ("best_fitness", "best_epoch", "possible_stop")},
         "random": _random_state(),
     }
+    copying = BackgroundCopy(
+        [
+            *((tensors, name) for tensors in (weights, ema) for name in tensors if name in of_steps),
+            *(
+                (of_one, name)
+                for of_one in moments.values()
+                for name, value in of_one.items()
+                if torch.is_tensor(value)
+            ),
+        ]
+    )
+    if in_background:
+        copying.start()
+    else:
+        copying.copy()
+    return state, copying
 
 
 def read_state(path: Path) -> State:

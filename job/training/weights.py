@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 import ultralytics
@@ -259,27 +259,55 @@ class Weights:
         if not self._bytes:
             nothing = dict.fromkeys(("ema", "optimizer", "best_fitness", "stopper", "updates", "scaler"))
             # The epoch is Ultralytics' own for weights that are not resumed from.
-            self._bytes = _saved(
-                {"epoch": -1, **nothing, "model": self._model, "train_args": self._train_args, **self._entries}
-            )
+            file = io.BytesIO()
+            of_us = {"epoch": -1, **nothing, "model": self._model, "train_args": self._train_args}
+            torch.save({**of_us, **self._entries, **_origin()}, file)
+            self._bytes = file.getvalue()
         return self._bytes
 
-    def resumable(self, entries: Mapping[str, object]) -> bytes:
-        """Return the file of an unfinished training, with `entries` from which stock Ultralytics resumes."""
+    def save_resumable(self, path: Path, entries: Mapping[str, object]) -> None:
+        """Write the file of an unfinished training, with `entries` from which stock Ultralytics resumes."""
         train_args = {name: value for name, value in self._train_args.items() if name not in OF_THE_MACHINE}
-        return _saved({"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries})
+        save(
+            {"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries, **_origin()}, path
+        )
 
 
-def _saved(checkpoint: dict[str, object]) -> bytes:
-    origin = {
+def _origin() -> dict[str, object]:
+    return {
         "date": datetime.now().astimezone().isoformat(),
         "version": ultralytics.__version__,
         "license": "AGPL-3.0 License (https://ultralytics.com/license)",
         "docs": "https://docs.ultralytics.com",
     }
-    file = io.BytesIO()
-    torch.save(checkpoint | origin, file)
-    return file.getvalue()
+
+
+def save(content: object, path: Path) -> None:
+    """Write the file of ``torch.save`` tensor by tensor; raises `OSError` if the disk fails."""
+    with path.open("wb") as file:
+        pieces = _Pieces(file)
+        torch.save(content, cast("BinaryIO", pieces))
+    if pieces.error is not None:
+        raise pieces.error
+
+
+class _Pieces:
+    """A file that keeps the first error of the disk, in whose place torch would raise one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Write a piece, if all before it are written."""
+        if self.error is None:
+            try:
+                self._file.write(piece)
+            except OSError as error:
+                self.error = error
+
+    def flush(self) -> None:
+        """No-op: `save` closes the file, and raises what that does."""
 
 
 def _figures(found: object) -> dict[str, object]:

@@ -72,7 +72,7 @@ def test_a_compiled_training_is_that_of_the_stock_loop(plan, masks):
     exported, mine = (torch.load(file, weights_only=False)["model"].state_dict() for file in files)
     assert mine.keys() == own.keys()
     assert [name for name in exported if not torch.equal(exported[name], mine[name])] == []
-    state = capture(ours, TrainingProgress())
+    state, _ = capture(ours, TrainingProgress(), in_background=False)
     assert state["model"].keys() == state["ema"].keys() == own.keys()
     assert state["gradients"].keys() <= own.keys()
     assert restore_state(ours, state) == TrainingProgress()

@@ -73,7 +73,7 @@ def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
     from job.training.state import TrainingProgress, capture, restore_state  # noqa: PLC0415 -- once Ultralytics is confined
 
     def changed(change):
-        state = capture(training.trainer, TrainingProgress())
+        state, _ = capture(training.trainer, TrainingProgress(), in_background=False)
         change(state)
         return state
 

@@ -96,7 +96,7 @@ def commit_at_once():
 
     def submit_and_wait(committer, snapshot, **about):
         submit(committer, snapshot, **about)
-        while committer.newest is None or committer.newest.id.position != snapshot.position:
+        while not committer.is_idle:
             committer.check()
             time.sleep(0.001)
 
@@ -131,12 +131,13 @@ def arm(what):
 
     original = loop.capture
 
-    def capture(trainer, progress):
+    def capture(trainer, progress, **options):
         stay_if_held(progress)
-        state = original(trainer, progress)
+        state, copying = original(trainer, progress, **options)
+        copying.wait()
         if progress.phase == "training":  # what is compared at the end is what came of it
             FORGET[what](state)
-        return state
+        return state, copying
 
     loop.capture = capture
     commit_at_once()

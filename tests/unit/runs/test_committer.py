@@ -96,6 +96,46 @@ def test_a_passing_failure_is_tried_again(store, run, tmp_path):
     assert [identity.epoch for identity in committed(run)] == [1]
 
 
+def test_a_commit_that_is_tried_again_writes_nothing_again(store, run, tmp_path):
+    """A snapshot, whose memory is free once it is written, is written once, and its files are those of the commit."""
+    written = []
+
+    class Once(Snapshot):
+        def write(self, folder):
+            assert written == []
+            written.extend(super().write(folder))
+            return written
+
+    failing = FaultyStore(store, survives=0, error=TransientStoreError("bucket: kept failing"), num_failures=2)
+    with made(failing, tmp_path) as background:
+        background.submit(Once(1))
+    (identity,) = committed(run)
+    (file,) = checkpoint.read_manifest(run, identity).files
+    assert store.read(file.key) == b"state 1"
+
+
+@pytest.mark.usefixtures("run")
+def test_it_is_idle_until_a_snapshot_comes_and_again_once_all_is_done(store, tmp_path):
+    """Neither while a snapshot is written or published nor while one waits is the committer idle."""
+    gate, writing, published = threading.Event(), threading.Event(), threading.Event()
+    idle = []
+
+    def mirror(_folder):
+        idle.append(background.is_idle)
+        published.set()
+
+    with made(store, tmp_path, mirror) as background:
+        idle.append(background.is_idle)
+        background.submit(Snapshot(1, gate, writing))
+        idle.append(background.is_idle)
+        assert writing.wait(30)
+        idle.append(background.is_idle)
+        gate.set()
+        assert published.wait(30)
+    assert idle == [True, False, False, False]
+    assert background.is_idle
+
+
 def test_what_failed_does_not_take_the_place_of_what_is_newer(store, run, tmp_path):
     """When a commit fails while a newer snapshot waits, the newer one is committed, and the older one is not."""
     gate, writing = threading.Event(), threading.Event()

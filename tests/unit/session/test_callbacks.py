@@ -44,7 +44,7 @@ class Parts:
         self.timer = PhaseTimer()
         self.callbacks = SessionCallbacks(
             committer=SimpleNamespace(
-                submit=lambda snapshot, **_about: self.committed.append(snapshot), check=self.check
+                submit=lambda snapshot, **_about: self.committed.append(snapshot), check=self.check, is_idle=True
             ),
             schedule=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
             reporter=SimpleNamespace(
@@ -118,6 +118,19 @@ def test_a_step_is_committed_when_it_is_due_and_not_otherwise():
     assert parts.committed == ["second"]
 
 
+def test_while_a_commit_is_under_way_no_step_is_committed_but_with_a_notice():
+    """A step that is due waits for the commit before it, an epoch and the last step before a notice do not."""
+    parts = Parts()
+    parts.due, parts.callbacks.committer.is_idle = True, False
+    parts.callbacks.on_step(step(1, 1), lambda: "step")
+    assert parts.committed == []
+    parts.callbacks.on_epoch(ROW, lambda: "epoch")
+    parts.preemption.pending = PreemptionError("SIGTERM", "preempted")
+    with pytest.raises(PreemptionError):
+        parts.callbacks.on_step(step(2, 1), lambda: "last step")
+    assert parts.committed == ["epoch", "last step"]
+
+
 @pytest.mark.parametrize("notice", [None, PreemptionError("SIGTERM", "preempted")])
 def test_a_peer_that_is_lost_costs_no_step(notice):
     """The step on which the others no longer agree is whole, and is committed; a notice is the reason to end if there
@@ -188,6 +201,21 @@ def test_rebooked_seconds_are_those_of_steps():
     parts.callbacks.rebook(0.5, Phase.DATA_WAIT, Phase.USEFUL)
     seconds = parts.timer.seconds()
     assert (seconds[Phase.DATA_WAIT], seconds[Phase.RECOMPUTED], seconds[Phase.USEFUL]) == (1.5, 1.0, 0.5)
+
+
+def test_what_the_copy_of_a_snapshot_holds_up_is_part_of_its_stall():
+    """The seconds for which an optimizer step waits count as stall, in the phases and in the cost of the checkpoint."""
+    parts, clock = Parts(), Clock()
+    parts.timer = parts.callbacks.context.timer = PhaseTimer(clock)
+    parts.callbacks.schedule = CheckpointSchedule(0.0, [], clock)
+    parts.callbacks.enter(Phase.USEFUL)
+    parts.callbacks.on_epoch(ROW, lambda: clock.passes(0.5))
+    clock.passes(2.0)
+    with parts.callbacks.stalled():
+        clock.passes(0.25)
+    seconds = parts.timer.seconds()
+    assert (seconds[Phase.USEFUL], seconds[Phase.STALL]) == (2.0, 0.75)
+    assert parts.callbacks.schedule.stall_s == 0.75
 
 
 def test_steps_that_an_earlier_attempt_did_are_recomputed():

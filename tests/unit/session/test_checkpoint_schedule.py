@@ -48,6 +48,28 @@ def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
     assert str(schedule).startswith("checkpoints after each epoch;")
 
 
+def test_auto_takes_checkpoints_in_a_hundredth_of_the_time():
+    """With `auto` the first is due at once, and each next one after a hundred times the mean stall, however much of the
+    stall came later.
+    """
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [], clock)
+    assert schedule.due()
+    taken(schedule, clock, 0.5)
+    clock.now += 20.0
+    with schedule.prolonged():
+        clock.now += 0.5
+    due = []
+    for passed in (99.0, 1.0):
+        clock.now += passed
+        due.append(schedule.due())
+    assert due == [False, True]
+    assert schedule.to_json() == {"every_s": "auto", "num": 1, "stall_s": 1.0, "num_preempted": 0, "optimum_s": None}
+    assert str(schedule).startswith(
+        "checkpoints within 1% of the time and after each epoch; each stops training for 1000 ms"
+    )
+
+
 def test_the_best_interval_is_that_of_young():
     """The square root of twice the cost of a checkpoint times the mean time between preemptions."""
     clock = Clock()

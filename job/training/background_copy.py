@@ -1,0 +1,40 @@
+"""Background copy: tensors of a snapshot are copied while the next gradients are computed.
+
+Guarantees that the copies are those of the moment of the snapshot, provided that none of the tensors changes before
+`wait` returns: a change before that is an error. Knows nothing of what the tensors are.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from job.background import Background
+from job.errors import TrainingError
+
+
+class BackgroundCopy(Background):
+    """Replaces tensors of tables, each given as a table and a name in it, by copies on the CPU."""
+
+    def __init__(self, entries: Iterable[tuple[dict[Any, Any], Any]] = ()) -> None:
+        super().__init__("snapshot", self.copy)
+        self._entries = [(table, name, _num_changes(table[name])) for table, name in entries]
+
+    def copy(self) -> None:
+        """Copy all tensors; `start` does so in a thread of its own."""
+        for table, name, num_changes in self._entries:
+            tensor = table[name]
+            table[name] = tensor.detach().to("cpu", copy=True)
+            if _num_changes(tensor) != num_changes:
+                raise TrainingError(f"snapshot: {name} changed while it was copied; this is a defect, please report it")
+
+    def wait(self) -> None:
+        """Wait until all is copied, if that was started; raises the error of the copy."""
+        if self.is_running:
+            self.join()
+        self.check()
+
+
+def _num_changes(tensor: torch.Tensor) -> int:
+    """Return how many operations have changed a tensor in place, through any of its views."""
+    return tensor._version  # noqa: SLF001 -- torch has no other name for it

@@ -1,0 +1,153 @@
+"""A snapshot that is copied while training continues: the state of its moment, to the last bit."""
+
+import contextlib
+import threading
+
+import pytest
+import torch
+
+from job.errors import JobError
+from job.recipes.recipe import load_recipe
+from job.training.callbacks import TrainingCallbacks
+from tests.support.tiny_training import plan_tiny_training
+
+SMALL = {"epochs": 2, "imgsz": 32, "batch": 4, "nbs": 8, "warmup_epochs": 0, "plots": False, "max_det": None}
+"""Six batches an epoch, of which two make an optimizer step."""
+
+
+class EnoughError(JobError):
+    """Ends a training."""
+
+
+class HeldCallbacks(TrainingCallbacks):
+    """Take a snapshot, and a copy of the same moment at once; the snapshot's is held up until training waits for it."""
+
+    def __init__(self, training, gate, at):
+        self.training, self.gate, self.at = training, gate, at
+        self.expected = self.taken = self.steps_before_wait = None
+        self.num_steps = 0
+
+    def take(self, snapshot):
+        from job.training.state import capture  # noqa: PLC0415 -- once Ultralytics is confined
+
+        self.taken, self.num_steps = snapshot(), 0
+        self.expected, _ = capture(self.training.trainer, self.taken.progress, in_background=False)
+
+    def on_step(self, step, snapshot):
+        self.num_steps += 1
+        if (step.epoch, step.batch) == self.at:
+            self.take(snapshot)
+        elif self.taken is not None and self.num_steps == 3:
+            raise EnoughError("enough")
+
+    def on_epoch(self, row, snapshot):
+        if row["epoch"] == self.at:
+            self.take(snapshot)
+
+    @contextlib.contextmanager
+    def stalled(self):
+        self.steps_before_wait = self.num_steps
+        self.gate.set()
+        yield
+
+
+def flat(tree, path=""):
+    """Return the leaves of a tree by their paths."""
+    if isinstance(tree, dict):
+        return {name: leaf for key, entry in tree.items() for name, leaf in flat(entry, f"{path}/{key}").items()}
+    if isinstance(tree, list | tuple):
+        return flat(dict(enumerate(tree)), path)
+    return {path: tree}
+
+
+def differences(one, other):
+    """Return the paths at which two trees differ."""
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    return [
+        path
+        for path, leaf in one.items()
+        if not (torch.equal(leaf, other[path]) if torch.is_tensor(leaf) else leaf == other[path])
+    ]
+
+
+@pytest.fixture
+def gate(confined, monkeypatch):
+    """An event for which each copy in the background waits."""
+    from job.training.background_copy import BackgroundCopy  # noqa: PLC0415 -- once Ultralytics is confined
+
+    opened, copy, trains = threading.Event(), BackgroundCopy.copy, threading.current_thread()
+
+    def held(copying):
+        if threading.current_thread() is not trains:
+            assert opened.wait(60)
+        copy(copying)
+
+    monkeypatch.setattr(BackgroundCopy, "copy", held)
+    yield opened
+    opened.set()  # a copy for which nothing waited
+
+
+@pytest.mark.parametrize(
+    ("at", "num_steps"),
+    [
+        pytest.param((1, 1), 0, id="while gradients wait"),
+        pytest.param((1, 2), 1, id="after an optimizer step"),
+        pytest.param(1, 1, id="between epochs"),
+        pytest.param(2, 0, id="at the end"),
+    ],
+)
+def test_a_snapshot_is_that_of_its_moment_however_late_it_is_copied(gate, data, tmp_path, at, num_steps):
+    """While a snapshot's copy is held up training continues until the first change of a tensor that is copied, which is
+    the next optimizer step, or at the end the load of the best weights, and what is written is the state of its moment.
+    """
+    from job.training.files import STATE  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.loop import Training  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.state import digest_live, digest_state, read_state  # noqa: PLC0415 -- once Ultralytics is confined
+
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: [animal, bird]\n")
+    training = Training(plan_tiny_training(tmp_path, yaml, load_recipe("base").train | SMALL))
+    callbacks = HeldCallbacks(training, gate, at)
+    with contextlib.suppress(EnoughError):
+        training.run(callbacks)
+    assert callbacks.steps_before_wait == num_steps
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    expected, before = callbacks.expected, digest_state(callbacks.expected)
+    assert STATE in [path.name for path in callbacks.taken.write(folder)]
+    assert differences(read_state(folder / STATE), expected) == []
+    changed = [group for group, digest in digest_live(training.trainer).items() if digest != before[group]]
+    assert changed == (["ema"] if at == 2 else ["model", "ema", "optimizer"])
+
+
+def test_a_snapshot_that_is_written_holds_no_tensor(confined, data, tmp_path):
+    """Once its files are written, a snapshot has given the memory of the state back, and can be published."""
+    from job.training.loop import Training  # noqa: PLC0415 -- once Ultralytics is confined
+
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: [animal, bird]\n")
+    training = Training(plan_tiny_training(tmp_path, yaml, load_recipe("base").train | SMALL | {"epochs": 1}))
+    sizes = []
+
+    class Callbacks(TrainingCallbacks):
+        def on_epoch(self, row, snapshot):
+            taken, folder = snapshot(), tmp_path / f"checkpoint-{row['epoch']}"
+            folder.mkdir()
+            taken.copying.wait()
+            before = num_bytes(taken.state)
+            paths = taken.write(folder)
+            sizes.append((before, num_bytes(taken.state)))
+            assert taken.metadata["digests"].keys() == {"model", "ema", "optimizer"}
+            assert all(path.stat().st_size for path in paths)
+            taken.publish(folder)
+            assert "resumable.pt" not in [path.name for path in folder.iterdir()]
+
+    training.run(Callbacks())
+    assert len(sizes) == 2
+    assert all(after < before / 100 for before, after in sizes)
+
+
+def num_bytes(tree):
+    """Return the bytes of the tensors in a tree."""
+    return sum(leaf.nbytes for leaf in flat(tree).values() if torch.is_tensor(leaf))

@@ -1,0 +1,77 @@
+"""Copies of tensors in the background: those of the moment at which they were asked for, or an error."""
+
+import threading
+
+import pytest
+import torch
+
+from job.errors import TrainingError
+from job.training.background_copy import BackgroundCopy
+
+
+class HeldTable(dict):
+    """A table whose copy begins once the gate is open."""
+
+    def __init__(self, *words, **entries):
+        super().__init__(*words, **entries)
+        self.gate, self.reader = threading.Event(), threading.current_thread()
+
+    def __getitem__(self, name):
+        assert threading.current_thread() is self.reader or self.gate.wait(30)
+        return super().__getitem__(name)
+
+
+@pytest.fixture
+def table():
+    """Tensors of several kinds, the copies of which are held up."""
+    return HeldTable(
+        rows=torch.arange(6.0).reshape(2, 3),
+        turned=torch.rand(4, 6).t(),
+        channels_last=torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        half=torch.rand(3).half(),
+        number=torch.tensor(7),
+        nothing=torch.empty(0, 4),
+    )
+
+
+def test_copies_have_values_types_and_strides_and_no_memory_in_common(table):
+    """Each tensor is replaced by a copy that later changes of it do not reach."""
+    originals = dict(table.items())
+    expected = {name: tensor.clone() for name, tensor in originals.items()}
+    copying = BackgroundCopy([(table, name) for name in table])
+    copying.start()
+    assert copying.is_running
+    table.gate.set()
+    copying.wait()
+    for tensor in originals.values():
+        tensor.zero_()
+    for name, copied in table.items():
+        assert torch.equal(copied, expected[name])
+        assert (copied.dtype, copied.stride()) == (expected[name].dtype, originals[name].stride())
+
+
+def test_what_is_not_named_is_not_copied(table):
+    """Only the entries that were given are replaced."""
+    rows, number = table["rows"], table["number"]
+    copying = BackgroundCopy([(table, "rows")])
+    copying.copy()
+    assert table["rows"] is not rows
+    assert table["number"] is number
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.zero_, lambda tensor: tensor.detach()[0].add_(1)])
+def test_a_tensor_that_changes_before_it_is_copied_is_an_error(table, change):
+    """A change of a tensor, also through a view of it, that did not wait is an error for whoever waits."""
+    copying = BackgroundCopy([(table, name) for name in table])
+    copying.start()
+    change(table["rows"])
+    table.gate.set()
+    with pytest.raises(TrainingError, match="snapshot: rows changed while it was copied"):
+        copying.wait()
+    with pytest.raises(TrainingError):
+        copying.wait()
+
+
+def test_nothing_to_copy_is_not_waited_for():
+    """Before the first snapshot there is nothing to wait for."""
+    BackgroundCopy().wait()
