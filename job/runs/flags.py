@@ -44,7 +44,8 @@ class Options(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problems = [cls._explained(details) for details in error.errors(include_url=False)]
+            found = [cls._explained(details) for details in error.errors(include_url=False)]
+            problems = list({str(problem): problem for problem in found}.values())  # one for each type of a field
         if len(problems) == 1:
             raise problems[0]
         lines = [line for problem in problems for line in problem.problems or (problem.message,)]

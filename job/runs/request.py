@@ -5,7 +5,7 @@ Guarantees that recipe, training arguments and flags are valid together, or that
 
 import re
 import shlex
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator
 
@@ -13,7 +13,7 @@ from job.errors import JobError, UsageError
 from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument, requested
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
-from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
+from job.runs.flags import YEAR_S, Options, Problem, Seconds, WorkdirOption, reads
 from job.runs.notification import NotifyOption
 from job.runs.records import Request
 from job.runs.run import check_run_name
@@ -52,10 +52,12 @@ class Execution(WorkdirOption, WorkersOption, NotifyOption):
     """Execution on a machine; not part of a run's identity."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")
-    checkpoint_every_s: Seconds = Field(
+    checkpoint_every_s: Seconds | Literal["auto"] = Field(
         60.0,
         alias="checkpoint_every",
-        description="Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.",
+        title=f"a number of seconds from 0 to {YEAR_S}, which is a year, or auto",
+        description="Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only, auto takes "
+        "one as soon as the last is committed, if all together stop training for less than 1 % of the time.",
     )
     hang_after_s: Seconds = Field(
         1800.0,

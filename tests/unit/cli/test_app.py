@@ -17,6 +17,7 @@ from job import __version__
 from job.cli.app import COMMANDS, load, main
 from job.cli.options import BucketOption
 from job.runs.flags import WorkdirOption
+from job.runs.request import TrainRequest
 from tests.support.cli_process import JOB, ROOT, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -117,7 +118,11 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["runs", "list", "-b", "one", "--bucket", "other"], 2, "--bucket is given twice"),
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),
         (["train", "--profile", "demo", "--device", "0,1"], 2, "--device: must be one device for the demo"),
-        (["train", "--recipe", "A", "--checkpoint-every", "soon"], 2, "must be a number of seconds"),
+        (
+            ["train", "--recipe", "A", "--checkpoint-every", "soon"],
+            2,
+            "--checkpoint-every: must be a number of seconds",
+        ),
         (["verify-resume", "--kills", "0"], 2, "--kills: must be a whole number from 1 to"),
         (["verify-resume", "--deterministic", "false"], 65, "deterministic: is off"),
         (["verify-resume", "--compile"], 65, "recipe A: is not bit-exact, so nothing can be proved"),
@@ -203,6 +208,14 @@ def test_all_wrong_options_are_reported_at_once_and_before_the_bucket(capsys, co
     code, said = complaint(capsys, *command, *words, "--bucket", "nowhere")
     assert code == 2
     assert [name for name in wrong if f"- {name}" not in said and f"- --{name}" not in said] == []
+
+
+def test_an_interval_of_checkpoints_is_a_number_or_auto():
+    """Either is read from text, and passed on to a command on another machine."""
+    for text, value in (("30", 30.0), ("auto", "auto")):
+        request = TrainRequest.parse({"recipe": "A", "checkpoint_every": text})
+        assert request.checkpoint_every_s == value
+        assert request.args(["checkpoint_every_s"]) == [f"--checkpoint-every={text}"]
 
 
 @pytest.mark.parametrize("run", ["2e967232", "1e5", "007"])
