@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +148,15 @@ def test_a_snapshot_that_is_written_holds_no_tensor(confined, data, tmp_path):
     training.run(Callbacks())
     assert max(shares) < 0.01
     assert published == [[], ["last.pt"], []]
+
+
+@pytest.mark.parametrize("num_elements", [1, 1_000_000])
+def test_a_disk_that_is_full_is_an_error_of_the_system(confined, num_elements):
+    """The error of a disk that takes a few bytes, or many, no more is the system's own and not one of torch."""
+    from job.training.weights import save  # noqa: PLC0415 -- once Ultralytics is confined
+
+    with pytest.raises(OSError, match="No space left on device"):
+        save({"weights": torch.zeros(num_elements)}, Path("/dev/full"))
 
 
 def num_bytes(tree):
