@@ -56,8 +56,8 @@ class Execution(WorkdirOption, WorkersOption, NotifyOption):
         60.0,
         alias="checkpoint_every",
         title=f"a number of seconds from 0 to {YEAR_S}, which is a year, or auto",
-        description="Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only, auto takes "
-        "one as soon as the last is committed, if all together stop training for less than 1 % of the time.",
+        description="Seconds between checkpoints within an epoch; auto takes one as soon as the last is committed, if "
+        "all stop training for less than 1 % of the time; 0 takes them at the ends of epochs only.",
     )
     hang_after_s: Seconds = Field(
         1800.0,
