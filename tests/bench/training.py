@@ -104,6 +104,7 @@ class Bench:
             "OMP_NUM_THREADS": str(num_threads),
             "YOLO_CONFIG_DIR": str(folder / "settings"),
             "YOLO_OFFLINE": "true",
+            "LOG": "json",  # whose messages `num_epochs` counts
             "WANDB_MODE": "disabled",  # as stock Ultralytics has it
         }
         push = ["data", "push", str(folder / "data"), "--dataset", "demo", "--bucket", str(folder / "bucket")]
