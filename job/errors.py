@@ -189,6 +189,10 @@ class ObjectNotFoundError(StoreError):
     """No object has this key. The only error that means absence."""
 
 
+class BucketNotFoundError(StoreError):
+    """The bucket itself is not there."""
+
+
 class PreconditionError(StoreError):
     """An object exists under the key of a create-only put, with other bytes."""
 
