@@ -83,6 +83,8 @@ class JobError(Exception):
         super().__init__(message)
         self.message = message
         self.problems = tuple(problems)
+        self.name = type(self).__name__
+        """Of the exception that it stands for."""
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
@@ -242,6 +244,14 @@ class PeerError(TryAgainError):
     """Another rank of this training is gone: it was preempted, or failed with its own message."""
 
     reason = EndReason.TRANSIENT
+
+
+class PeerFailedError(PeerError):
+    """Another rank of this training failed, and has told how: the attempt ends as that rank does."""
+
+    def __init__(self, message: str, name: str, exit_code: int, reason: str) -> None:
+        super().__init__(message)
+        self.name, self.exit_code, self.reason = name, exit_code, EndReason(reason)
 
 
 class MachineError(JobError):
