@@ -207,6 +207,12 @@ class UnreadableRecordError(CorruptObjectError):
     """The bytes are intact, and this version of the job cannot read them."""
 
 
+class OversizedObjectError(UnreadableRecordError):
+    """An object is larger than what is read into memory."""
+
+    exit_code = ExitCode.INVALID
+
+
 class TransientStoreError(StoreError):
     """The bucket kept failing until the deadline; trying again later may help."""
 

@@ -154,11 +154,11 @@ class CountingStore(FolderStore):
         self._count()
         return super().put(key, source, overwrite=overwrite)
 
-    def read(self, key):
+    def read(self, key, *limit):
         self._count()
         self._thread.reads = True  # bytes and checksum come in one request
         try:
-            return super().read(key)
+            return super().read(key, *limit)
         finally:
             self._thread.reads = False
 
