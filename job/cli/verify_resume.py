@@ -15,6 +15,7 @@ from job.errors import TrainingError
 from job.recipes.recipe import Profile, Recipe
 from job.runs.flags import Count, Seconds
 from job.runs.request import TrainRequest
+from job.session.preemption import PreemptionWatcher
 from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
 from job.storage.workdir import require_writable
 
@@ -66,7 +67,10 @@ def verify(options: VerifyResumeOptions) -> None:
     """
     options.recipe.require_exact()
     require_writable(options.workdir)
-    with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:
+    with (
+        PreemptionWatcher(),  # SIGTERM and a closed terminal end the training, too
+        tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch,
+    ):
         data = _data(options, Path(scratch))
         piece, took_s = train_for(options, data, Path(scratch), options.seconds)
         num_steps = len(piece.trace("straight"))

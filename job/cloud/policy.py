@@ -31,8 +31,10 @@ That of flex-start has to hold the wait for a machine; if it is over without one
 STUCK_ATTEMPTS = 5
 """Attempts without a checkpoint, and not preempted, that count as a loop."""
 
-VARYING = re.compile(r"\w*\d\w*")
-"""Words of a message that may differ each time: the number of a process, an address, the name of a scratch folder."""
+BETWEEN_PATHS = re.compile(r"[\s'\"`<>()\[\],:;=]+")
+
+SCRATCH = re.compile(r"(.*[-.]|tmp)?[a-z0-9_]{8}")
+"""Name of a scratch folder or file; chance may have put no digit in it."""
 
 JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
@@ -159,16 +161,31 @@ def _taken_early(history: History) -> Decision | None:
 
 def _crash_loop(history: History) -> Decision | None:
     """Two attempts failed with the same error at the same position."""
-    seen: dict[tuple[str, object], int] = {}
+    seen: dict[tuple[tuple[str, ...], object], int] = {}
     for attempt in history.of_this_try:
         if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
             continue
-        first = seen.setdefault((VARYING.sub("", attempt.message), attempt.position), attempt.number)
+        first = seen.setdefault((_lasting_words(attempt.message), attempt.position), attempt.number)
         if first != attempt.number:
             at = "epoch {}, batch {}".format(*attempt.position) if attempt.position else "the start"
             reason = f"crash loop: attempts {first} and {attempt.number} ended at {at} with the same error"
             return Decision("fail", f"{reason}, {attempt.message}")
     return None
+
+
+def _lasting_words(message: str) -> tuple[str, ...]:
+    """Return the words of a message that are equal each time.
+
+    Not so are words with a digit (the number of a process, an address), the folders of a path, and scratch names.
+    """
+    return tuple(map(_lasting_part, BETWEEN_PATHS.split(message)))
+
+
+def _lasting_part(path: str) -> str:
+    _, slash, name = path.rpartition("/")
+    if slash and SCRATCH.fullmatch(name):
+        return ""
+    return re.sub(r"\w+", lambda word: "" if any(map(str.isdigit, word[0])) else word[0], name)
 
 
 def _stuck(history: History) -> Decision | None:

@@ -113,7 +113,7 @@ class _Objects(Source):
         super().__init__(store.uri, pictures, len(found) - len(pictures), whole=not prefix)
 
     def _read(self, key: str) -> bytes:
-        return self._store.read(key)
+        return self._store.read(key, MAX_BYTES)
 
 
 def open_source(words: Sequence[str]) -> Source:

@@ -1,7 +1,8 @@
 """Background commits: training continues while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that each failure is raised in the training thread.
+holds everything the older one held, but for the ``last.pt`` of a complete epoch, which is published all the same), and
+that each failure is raised in the training thread.
 """
 
 import logging
@@ -9,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,21 @@ NUM_TRIES = 3
 """Transient failures in a row that are tolerated; the store has retried each until its deadline."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A snapshot to commit, with further entries of its metadata, and the one to publish after it."""
+
+    snapshot: "Snapshot"
+    metadata: Mapping[str, object]
+    shown: "Snapshot"
+
+    def after(self, older: "_Work | None") -> "_Work":
+        """Return this work in place of an older one; within an epoch it publishes the end of the one before."""
+        if older is None or not self.snapshot.position.batch or older.shown.position.batch:
+            return self
+        return replace(self, shown=older.shown)
+
+
 class AsyncCommitter(Background):
     """One thread that commits the snapshots of a claim; use it as a context manager.
 
@@ -40,7 +57,7 @@ class AsyncCommitter(Background):
         self.newest = restored if restored and restored.run == claim.run.name else None
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
-        self._waiting: tuple[Snapshot, Mapping[str, object]] | None = None
+        self._waiting: _Work | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
         """Whether the work after a commit, retention and publishing, is left out."""
@@ -67,32 +84,33 @@ class AsyncCommitter(Background):
         """Queue a snapshot with further entries of its metadata; raises the error of a commit that failed for good."""
         self.check()
         with self._changed:
-            self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
+            self._waiting = _Work(snapshot, metadata, snapshot).after(self._waiting)
+            self._given = self._id(snapshot)
             self._changed.notify_all()
 
     def _commit_all(self) -> None:
         num_failed = 0
         while (work := self._next()) is not None:
             try:
-                self._commit(*work)
+                self._commit(work)
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                position = self._id(work[0]).position
+                position = work.snapshot.position
                 log.warning("committing %s failed, try %d of %d: %s", position, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
                 with self._changed:
-                    self._waiting = self._waiting or work
+                    self._waiting = self._waiting.after(work) if self._waiting else work
 
-    def _next(self) -> "tuple[Snapshot, Mapping[str, object]] | None":
+    def _next(self) -> _Work | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._closing)
             work, self._waiting = self._waiting, None
             return work
 
-    def _commit(self, snapshot: "Snapshot", metadata: Mapping[str, object]) -> None:
-        started = time.monotonic()
+    def _commit(self, work: _Work) -> None:
+        started, snapshot = time.monotonic(), work.snapshot
         with translated_errors(self._staging):
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging.mkdir(parents=True)
@@ -100,7 +118,7 @@ class AsyncCommitter(Background):
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
         self.newest = checkpoint.commit(
-            self._claim.run, identity, paths, {**snapshot.metadata, **metadata}, self.newest
+            self._claim.run, identity, paths, {**snapshot.metadata, **work.metadata}, self.newest
         )
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
@@ -111,7 +129,7 @@ class AsyncCommitter(Background):
         try:
             if not self.hurried:
                 with translated_errors(self._staging):
-                    snapshot.publish(self._staging)
+                    work.shown.publish(self._staging)
                     self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._claim.run)

@@ -40,15 +40,15 @@ class PreviousAttempts:
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
         """Return a request to stop that the next attempt has to obey, since no attempt has ended by it.
 
-        A machine may be preempted before its attempt sees the request, and its Batch job starts another one in its
-        place. A request after the end of its attempt is void, and so is one before a person's start.
+        A machine may be preempted before its attempt sees the request, or while it is written, and its Batch job starts
+        another one in its place. A request before a person's start is void.
         """
         for attempt in reversed(self.attempts):
-            end, request = attempt.end, attempt.stop
+            end = attempt.end
             if cloud_job is None or attempt.claim.cloud_job != cloud_job or (end and end.reason is EndReason.PAUSED):
                 return None
-            if request:
-                return None if end and end.ended_at < request.asked_at else request
+            if attempt.stop:
+                return attempt.stop
         return None
 
     @property

@@ -21,6 +21,7 @@ from job.errors import JobError, what_failed
 from job.recipes.recipe import Recipe, load_recipe
 from job.session import environment
 from job.session.doctor import GIB
+from job.session.preemption import PreemptionWatcher
 from job.session.verify_resume import first_differences
 from job.storage.workdir import require_writable
 from job.training.callbacks import Step, TrainingCallbacks
@@ -73,7 +74,10 @@ class Trial:
         self.folder.mkdir()
         process = get_context("spawn").Process(target=_train, args=(self,))
         process.start()
-        process.join()
+        try:
+            process.join()
+        finally:
+            process.kill()  # unless it has ended: a notice does not reach it
         if self.is_killed and process.exitcode == -signal.SIGKILL and (self.folder / STATE).exists():
             return Outcome()
         found = self.folder / OUTCOME
@@ -128,7 +132,7 @@ def check_exactness(recipe: Recipe, workdir: Path, device: str, workers: int) ->
     )
     require_writable(workdir)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=workdir, prefix="doctor-") as scratch:
+    with PreemptionWatcher(), tempfile.TemporaryDirectory(dir=workdir, prefix="doctor-") as scratch:
         folder = Path(scratch)
         draw_demo_dataset(folder / "data", num_images={"train": train["batch"] * NUM_STEPS, "val": NUM_VAL})
         straight = Trial(recipe, device, workers, folder / "data" / "data.yaml", workdir, folder / "straight")

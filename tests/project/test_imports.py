@@ -50,7 +50,7 @@ OUTSIDE = {
     "torch": {"training"},
     "torchvision": {"training.tiled_detection"},
     "tqdm": {"log"},
-    "typing_extensions": {"runs.records"},
+    "typing_extensions": {"runs.records", "storage.base"},
     "ultralytics": {"training"},
     "wandb": {"tracking"},
     "yaml": {"cli", "cloud.machine_types", "datasets", "text"},

@@ -20,8 +20,8 @@ class Snapshot:
 
     metadata = {"phase": "training"}  # noqa: RUF012  # never changed
 
-    def __init__(self, epoch, gate=None, writing=None, error=None):
-        self.epoch, self.position = epoch, Position(epoch, 0)
+    def __init__(self, epoch, gate=None, writing=None, error=None, batch=0):
+        self.epoch, self.position = epoch, Position(epoch, batch)
         self.gate, self.writing, self.error = gate, writing, error
 
     def write(self, folder):
@@ -36,7 +36,8 @@ class Snapshot:
         return [path]
 
     def publish(self, folder):
-        (folder / "last.pt").write_text(f"epoch {self.epoch} for people")
+        if not self.position.batch:
+            (folder / "last.pt").write_text(f"epoch {self.epoch} for people")
 
 
 @pytest.fixture
@@ -307,6 +308,33 @@ def test_the_copy_for_people_is_made_after_the_commit_and_is_no_part_of_it(store
         background.submit(Snapshot(1))
     assert mirrored == [("epoch 1 for people", [1])]
     assert not [stored.key for stored in store.list("runs/") if stored.key.endswith("last.pt")]
+
+
+@pytest.mark.parametrize("num_failures", [0, 1])
+def test_a_slow_bucket_keeps_no_epoch_from_people(store, run, tmp_path, num_failures):
+    """A checkpoint within an epoch that takes the place of the end of the one before, which waits or has failed, is
+    committed in its stead, and people get that end; after it the newest end alone.
+    """
+    gate, writing, mirrored = threading.Event(), threading.Event(), []
+
+    def mirror(folder):
+        path = folder / "last.pt"
+        mirrored.append(path.read_text() if path.exists() else None)
+
+    error = TransientStoreError("bucket: kept failing")
+    failing = FaultyStore(store, survives=0, error=error, num_failures=num_failures)
+    with made(failing, tmp_path, mirror) as background:
+        background.submit(Snapshot(1, gate, writing))
+        assert writing.wait(30)
+        for epoch, batch in ((1, 5), (1, 9)) if num_failures else ((1, 5), (2, 0), (2, 5), (2, 9)):
+            background.submit(Snapshot(epoch, batch=batch))
+        gate.set()
+    if num_failures:
+        assert [identity.position for identity in committed(run)] == [(1, 9)]
+        assert mirrored == ["epoch 1 for people"]
+    else:
+        assert [identity.position for identity in committed(run)] == [(1, 0), (2, 9)]
+        assert mirrored == ["epoch 1 for people", "epoch 2 for people"]
 
 
 @pytest.mark.usefixtures("run")
