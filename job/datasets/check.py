@@ -13,15 +13,13 @@ from pathlib import Path
 import yaml
 
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics, statistics_of
-from job.datasets.labels import Findings, Problem
+from job.datasets.labels import Findings, Problem, describe_problems
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
 from job.datasets.near_duplicates import NearDuplicates, find_near_duplicates
 from job.datasets.scan import DatasetScan
 from job.errors import DataError
 from job.log import Progress
 from job.text import counted_problems
-
-NUM_SHOWN = 50
 
 CLASSES_FILE = "classes.txt"
 """List of classes that labelling tools write among the labels."""
@@ -75,13 +73,10 @@ class DatasetReport:
         return counted | (self.statistics.describe() if self.statistics else {}) | alike
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Raise `DataError` if there are problems, with the first of them, in a message from subject to advice."""
-        if not self.problems:
-            return
-        listed = [str(problem) for problem in self.problems[:NUM_SHOWN]]
-        if len(self.problems) > NUM_SHOWN:
-            listed.append(f"... and {len(self.problems) - NUM_SHOWN} more")
-        raise DataError(f"{subject}: {counted_problems(self.problems)} found; {advice}", listed)
+        """Raise `DataError` if there are problems, with all their causes, in a message from subject to advice."""
+        if self.problems:
+            found = counted_problems(self.problems)
+            raise DataError(f"{subject}: {found} found; {advice}", describe_problems(self.problems))
 
 
 def check_dataset(

@@ -19,6 +19,7 @@ from job.datasets.check import DatasetReport, broken_files, check_dataset, set_a
 from job.datasets.data_yaml import is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
+from job.datasets.labels import describe_problems
 from job.datasets.lockfile import DatasetVersion, list_dataset, read_locked_version, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE, scan_arriving
 from job.datasets.versions import dataset_names
@@ -215,7 +216,7 @@ def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
         report.raise_if_broken(f"dataset {name}", advice)
         for label, text in report.describe().items():
             log.info("dataset %s: %s: %s", name, label, one_line(text))
-    warnings = [*(f"{problem}" for problem in report.problems), *report.warnings]
+    warnings = [*describe_problems(report.problems), *report.warnings]
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
     if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:

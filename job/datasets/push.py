@@ -15,11 +15,11 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.check import DatasetReport, check_dataset
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.files import list_files
-from job.datasets.labels import Problem
+from job.datasets.labels import Problem, describe_problems
 from job.datasets.lockfile import (
     LOCK,
     DatasetListing,
@@ -266,8 +266,8 @@ def _require_sound(own: OwnFiles, folder: Path, report: DatasetReport, *, force:
     elif report.problems:
         problems = counted_problems(report.problems)
         log.warning("%s: is pushed with %s, for which training will refuse it:", own.source, problems)
-        for problem in report.problems[:NUM_SHOWN]:
-            log.warning("  - %s", one_line(str(problem)))
+        for line in describe_problems(report.problems):
+            log.warning("  - %s", one_line(line))
 
 
 def _assign_keys(
