@@ -12,6 +12,7 @@ from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
 from job.datasets.dataset_statistics import SMALL_PX
+from job.text import counted
 from job.training.evaluation_record import SizeEvaluation
 
 TARGET_F1 = 0.72
@@ -149,7 +150,7 @@ class Case:
             "figures": self.figures,
             "misses": self.misses,
             "recipe": self.trained_as,
-            "epochs": self.recipe_epochs,
+            "epochs": None if self.recipe_epochs is None else counted(self.recipe_epochs, "epoch"),
         }
 
     @property
@@ -211,7 +212,7 @@ RULES = (
         "not trained to its end",
         lambda case: case.ended_early,
         lambda _case: [EXTEND],
-        "{figures}; {trend}: train {recipe} to its end, {epochs} epochs",
+        "{figures}; {trend}: train {recipe} to its end, {epochs}",
     ),
     Rule(
         "small objects missed",
@@ -359,13 +360,13 @@ def _thin(run: RunSummary) -> list[str]:
     num_epochs, num_val = len(run.learning_curve), run.record.facts.num_val_images
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
-        found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
+        found.append(f"{counted(num_epochs, 'epoch')}, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val is not None and num_val < NUM_VAL_IMAGES_TO_TRUST:
         few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
-        found.append(f"{num_val} validation images, and {few}")
+        found.append(f"{counted(num_val, 'validation image')}, and {few}")
     if (statistics := run.record.dataset.statistics) and statistics.num_alike:
         found.append(
-            f"{statistics.num_alike} validation images look like one that was trained on; metrics are too high"
+            f"{counted(statistics.num_alike, 'validation image')} like one that was trained on; metrics are too high"
         )
     if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")

@@ -20,7 +20,7 @@ from job.datasets.data_yaml import MAX_CLASSES
 from job.datasets.image import FORMATS
 from job.datasets.labels import Problem, describe_problems
 from job.errors import DataError
-from job.text import counted_problems, shortened, validation_problems
+from job.text import counted, shortened, validation_problems
 from job.training.coco import CocoPicture
 
 MAX_BYTES = 1_000_000_000
@@ -126,7 +126,7 @@ def read_coco(root: Path, files: Iterable[str], images: Iterable[str]) -> CocoDa
             continue
         _add(found, root, name, content, lookup)
     if problems := list(dict.fromkeys(found.problems)):
-        what = f"the COCO annotations have {counted_problems(problems)}"
+        what = f"the COCO annotations have {counted(len(problems), 'problem')}"
         listed = shortened(describe_problems(problems), MAX_PROBLEMS)
         raise DataError(f"{root}: {what}; correct them, or export again", listed)
     return found

@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from job.text import counted
+
 TOLERANCE = 0.01
 """How far outside 0..1 Ultralytics accepts coordinates."""
 
@@ -77,7 +79,7 @@ def _describe_places(problems: Sequence[Problem]) -> str:
 def _in_files(problems: Sequence[Problem]) -> str:
     """Return the number of files, unless each problem is a file, or all are in one."""
     num_files = len({problem.path for problem in problems})
-    return f", in {num_files} files" if 1 < num_files < len(problems) else ""
+    return f", in {counted(num_files, 'file')}" if 1 < num_files < len(problems) else ""
 
 
 Side = Annotated[int, Field(ge=1, le=1_000_000_000)]

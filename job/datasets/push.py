@@ -40,7 +40,7 @@ from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.storage.paths import is_folder
 from job.storage.transfer import PUSHED
-from job.text import counted_problems
+from job.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class PushResult:
     def __str__(self) -> str:
         changed = f" ({self.changes})" if self.changes else ""
         sent = f"{self.num_sent} of them sent now ({self.bytes_sent / 1e6:.1f} MB)"
-        return f"version {self.version}{changed}, {self.num_total} files, {sent}"
+        return f"version {self.version}{changed}, {counted(self.num_total, 'file')}, {sent}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _require_sound(own: OwnFiles, folder: Path, report: DatasetReport, *, force:
     if not force:
         report.raise_if_broken(own.source, "correct them, or pass --force to push all the same")
     elif report.problems:
-        problems = counted_problems(report.problems)
+        problems = counted(len(report.problems), "problem")
         log.warning("%s: is pushed with %s, for which training will refuse it:", own.source, problems)
         for line in describe_problems(report.problems):
             log.warning("  - %s", one_line(line))

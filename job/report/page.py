@@ -23,7 +23,7 @@ from job.report.template import render_template
 from job.runs.cost import RunCost
 from job.runs.resume import warnings_of
 from job.runs.run import BEST_WEIGHTS
-from job.text import MINUTE, clock, percent
+from job.text import MINUTE, clock, counted, percent
 from job.training.evaluation_record import SIZES_PX, SizeEvaluation
 
 METRIC_CHARTS = {
@@ -107,7 +107,7 @@ def render(facts: Facts) -> str:
 def state_of(facts: Facts) -> str:
     """Return state and progress in a sentence; with the time if the run is running."""
     if facts.final is not None:
-        return f"{facts.final.reason} after {len(facts.rows)} epochs"
+        return f"{facts.final.reason} after {counted(len(facts.rows), 'epoch')}"
     ended = _ended(facts)
     when = f" at {clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"

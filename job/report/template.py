@@ -5,7 +5,7 @@ Guarantees one self-contained file: a page makes no request, and text from recor
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from job.text import clock, dollars, duration, percent
+from job.text import clock, counted, dollars, duration, percent
 
 
 def render_template(name: str, **context: object) -> str:
@@ -23,6 +23,7 @@ def render_template(name: str, **context: object) -> str:
         "duration": duration,
         "dollars": dollars,
         "clock": clock,
+        "counted": counted,
         "grouped": "{:,}".format,
         "megabytes": lambda num_bytes: f"{num_bytes / 1e6:.1f} MB",
     }

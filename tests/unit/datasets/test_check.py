@@ -401,7 +401,7 @@ def test_images_without_a_label_file_are_reported(data):
     for number in (1, 2):
         (data / f"labels/train/00{number}.txt").unlink()
     (data / "labels/val/000.txt").write_text("")
-    assert warnings_of(data) == ("train: 2 of 8 images have no label file, and count as background",)
+    assert warnings_of(data) == ("train: 2 of 8 images without a label file, counted as background",)
 
 
 @pytest.mark.parametrize(

@@ -332,8 +332,8 @@ def test_a_box_at_the_edge_is_cut_and_a_crowd_left_out(flights, tmp_path, caplog
         [19.3 / 2 / PX, 19.8 / 2 / PX, 19.3 / PX, 19.8 / PX], abs=1e-5
     )
     assert len(rows) == len({tuple(entry["bbox"]) for entry in first})
-    assert "1 annotations of crowds are left out" in caplog.text
-    assert "1 boxes without width or height are left out" in caplog.text
+    assert "leaves out 1 annotation of crowds" in caplog.text
+    assert "leaves out 1 box without width or height" in caplog.text
 
 
 def test_a_picture_that_two_files_put_into_different_splits_is_refused(flights):

@@ -252,11 +252,11 @@ def test_the_course_and_patience_are_told_with_the_run_s_own_numbers(run):
     """The epochs of gains, plateau and best stand together, and patience is explained by the epochs asked for."""
     text = words(page_of(run))
     assert "Here: early gain at epochs 1, 2; steady gain at epochs 3, 4, 5, 6, 7; plateau at epoch 8; best at" in text
-    assert "Patience (100) cannot end these 10 epochs early" in text
+    assert "Patience (100) cannot end a training of 10 epochs early" in text
     record = run.record()
     request = record.request | {"train": record.request["train"] | {"patience": 5}}
     run.write("run.json", record.model_copy(update={"request": request}), overwrite=True)
-    assert "Training ends once 5 epochs in a row are no better" in words(page_of(run))
+    assert "Training ends after 5 epochs in a row without a better one" in words(page_of(run))
 
 
 def test_training_objects_are_shown_by_class_and_size(run):
