@@ -7,13 +7,14 @@ little data says so. Knows nothing of buckets.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
+from job.analysis.class_falls import find_class_falls
 from job.analysis.falls import Schedule, find_falls
 from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
 from job.datasets.dataset_statistics import SMALL_PX
 from job.text import counted
-from job.training.evaluation_record import SizeEvaluation
+from job.training.evaluation_record import Evaluation, SizeEvaluation
 
 TARGET_F1 = 0.72
 """Target F1 without ``--target-f1``: recipe C's goal."""
@@ -74,7 +75,7 @@ class Advice:
     """A better run on the same validation set, if there is one."""
 
     falls: tuple[str, ...] = ()
-    """Falls of F1 in the run, each with cause and remedy."""
+    """Falls of F1 in the run, each with cause and remedy, and classes that fell."""
 
     @property
     def recipe(self) -> str | None:
@@ -295,6 +296,7 @@ def advise(
     target: float = TARGET_F1,
     usd_per_hour: float | None = None,
     without: Collection[str] = (),
+    start: Evaluation | None = None,
 ) -> Advice:
     """Return the next step after a run.
 
@@ -305,6 +307,7 @@ def advise(
         target: The F1 to reach.
         usd_per_hour: Price of the machine, if known.
         without: Names of excluded options.
+        start: Evaluation of the start weights; with it and the run's evaluation, classes that fell are named.
     """
     if run.after is None:
         because = "the run is not finished; the command that started it resumes it"
@@ -347,7 +350,7 @@ def advise(
         options=options[rule.name],
         thin=tuple(_thin(run)),
         better=best.run if best_f1 > case.f1 else None,
-        falls=_falls(run),
+        falls=(*_falls(run), *find_class_falls(start, run.evaluation)),
     )
 
 

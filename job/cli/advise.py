@@ -7,7 +7,7 @@ from pydantic import Field
 from job.analysis.advice import Advice, advise
 from job.analysis.options import Option
 from job.analysis.paired import describe_difference, f1_difference, pair, read_measurements
-from job.analysis.summary import RunSummary, finished_runs, read_summary, with_evaluation
+from job.analysis.summary import RunSummary, finished_runs, read_start_evaluation, read_summary, with_evaluation
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
@@ -41,7 +41,8 @@ def advise_next(options: AdviseOptions) -> None:
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
     summary = with_evaluation(store, summary)
-    advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
+    start = read_start_evaluation(store, summary)
+    advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price, start=start)
     alone = pair([read_measurements(store, summary)])
     f1 = alone and alone.value(0, "f1")
     better = next((entry for entry in finished if entry.run == advice.better), None)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal
 from urllib.parse import quote
 
+from job.analysis.class_falls import find_class_falls
 from job.analysis.falls import Schedule, find_falls
 from job.analysis.learning_curve import BEST, EARLY_GAIN, FALLEN, PLATEAU, RULES, STEADY_GAIN, notes_on
 from job.analysis.metrics import LABELS
@@ -82,6 +83,7 @@ def render(facts: Facts) -> str:
         falls=[fall.describe(Schedule.of(facts.record)) for fall in find_falls(*_f1_of(facts))],
         course={note: at for note in COURSE if (at := [epoch for epoch, _, notes in epochs if note in notes])},
         rules=RULES,
+        class_falls=find_class_falls(before, facts.evaluation),
         evaluation=evaluation,
         f1_before={each.name: each.f1 for each in before.classes} if before else {},
         confidence_chart=_confidence_chart(facts),

@@ -189,3 +189,7 @@ class Evaluation(_Part):
     num_images_left_out: int
     pictures: list[PictureCounts] = []
     """All images; earlier versions did not record them."""
+
+    def class_name(self, category: int) -> str:
+        """Return the name of a class, or its number if it has none."""
+        return self.names[category] if category < len(self.names) else str(category)
