@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Literal
 from urllib.parse import quote
 
@@ -87,7 +86,6 @@ def render(facts: Facts) -> str:
         evaluation=evaluation,
         f1_before={each.name: each.f1 for each in before.classes} if before else {},
         confidence_chart=_confidence_chart(facts),
-        at_confidence=evaluation and partial(_at_confidence, evaluation.curves),
         pictures=make_pictures(facts.run.store, record.dataset, before, facts.evaluation),
         sizes=sizes,
         recalls=recalls,
@@ -250,11 +248,6 @@ def _confidence_chart(facts: Facts) -> str:
     if facts.evaluation and before and before.curves:
         lines.append(Series("F1 before", "muted", before.curves["f1"], "-."))
     return charts.confidence_chart(curves["confidence"], lines, evaluation.operating_point["confidence"])
-
-
-def _at_confidence(curves: dict[str, list[float]], confidence: float) -> dict[str, float]:
-    nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
-    return {name: values[nearest] for name, values in curves.items()}
 
 
 def _recall_by_size(facts: Facts) -> tuple[dict[str, SizeEvaluation], list[Series]]:

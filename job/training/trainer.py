@@ -25,8 +25,9 @@ from ultralytics.utils.torch_utils import unwrap_model
 from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError, counted
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
+from job.training.augmentation import Labels
 from job.training.cores import num_cores
-from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
+from job.training.dataset import Batch, KeyedDataset, TiledDataset, is_recompressed, read_only_images
 from job.training.device import device_explained, require_device, why_not_compiled
 from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
