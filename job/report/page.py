@@ -75,7 +75,7 @@ def render(facts: Facts) -> str:
         kinds=KINDS,
         thresholds=_thresholds(facts),
         best_weights=facts.objects.get(BEST_WEIGHTS),
-        plots={name: f"{_folder(facts)}{quote(name)}" for name in sorted(filter(PLOT.fullmatch, facts.objects))},
+        plots={name: _folder(facts) + _in_address(name) for name in sorted(filter(PLOT.fullmatch, facts.objects))},
         metric_charts=list(_metric_charts(facts)),
         loss_charts=list(_loss_charts(facts)),
         epochs=epochs,
@@ -143,10 +143,15 @@ def _folder(facts: Facts) -> str:
     """Return the address of the run's folder as seen from the report; of a bucket, one that a browser can open."""
     uri = facts.run.store.uri
     return (
-        f"https://storage.cloud.google.com/{quote(uri.removeprefix('gs://'))}/{facts.run.key('')}"
+        f"https://storage.cloud.google.com/{_in_address(uri.removeprefix('gs://'))}/{facts.run.key('')}"
         if "://" in uri
         else ""
     )
+
+
+def _in_address(name: str) -> str:
+    """Return a name as a part of an address, with the bytes of one that is no UTF-8 text."""
+    return quote(name, errors="surrogateescape")
 
 
 def _trained_on(facts: Facts) -> tuple[list[str], dict[str, list[int]]]:

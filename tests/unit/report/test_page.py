@@ -1,8 +1,10 @@
 """The report of a run, from records alone."""
 
+import os
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +125,16 @@ def test_without_a_browser_the_command_names_the_page(run, monkeypatch, capsys):
     assert printed.out.strip() == page
     assert "no browser opens here" in printed.err
     assert page not in printed.err
+
+
+def test_a_path_that_is_no_text_is_spelt_out_on_the_page(tmp_path):
+    """A bucket and a picture whose names are not UTF-8 do not keep a report from being written."""
+    run = record_run(tmp_path / os.fsdecode(b"b\xffcket"), COURSE)
+    (Path(run.store.uri) / "runs" / "zebra" / os.fsdecode(b"plot\xff.png")).write_bytes(b"")
+    page = page_of(run)
+    assert f"{tmp_path}/b\\udcffcket" in page
+    assert 'href="plot%FF.png"' in page
+    assert "plot\\udcff.png" in page
 
 
 def test_a_report_of_a_missing_run_is_refused(run, tmp_path, capsys):
