@@ -107,11 +107,12 @@ def poison_checkpoint(bucket, identity, mark, names):
     path = bucket / "runs" / "r" / "checkpoints" / str(identity) / "manifest.json"
     content = json.loads(path.read_text())
     content.pop("seal")
-    for file in content["files"]:
-        if file["name"] in names:
-            weights = bucket / file["key"]
-            make().poison(weights, mark)
-            file |= {"sha256": sha256(weights.read_bytes()).hexdigest(), "size_bytes": weights.stat().st_size}
+    files = [file for file in content["files"] if file["name"] in names]
+    for key in {file["key"] for file in files}:  # files with the same bytes are stored once
+        make().poison(bucket / key, mark)
+    for file in files:
+        data = (bucket / file["key"]).read_bytes()
+        file |= {"sha256": sha256(data).hexdigest(), "size_bytes": len(data)}
     content["seal"] = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(content, indent=1) + "\n")
     assert {file.name for file in manifest.files} >= set(names)
