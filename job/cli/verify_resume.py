@@ -18,6 +18,7 @@ from job.runs.request import TrainRequest
 from job.session.preemption import PreemptionWatcher
 from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
 from job.storage.workdir import require_writable
+from job.text import counted
 
 SHORT = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"}
 
@@ -74,11 +75,13 @@ def verify(options: VerifyResumeOptions) -> None:
         data = _data(options, Path(scratch))
         piece, took_s = train_for(options, data, Path(scratch), options.seconds)
         num_steps = len(piece.trace("straight"))
-        print(f"recipe {options.recipe.name}, profile {options.recipe.profile}, {options.workers} workers")
-        print(f"straight   {num_steps} steps in {options.recipe.train['epochs']} epochs, {took_s:.0f} s")
+        print(f"recipe {options.recipe.name}, profile {options.recipe.profile}, {counted(options.workers, 'worker')}")
+        steps, epochs = counted(num_steps, "step"), counted(options.recipe.train["epochs"], "epoch")
+        print(f"straight   {steps} in {epochs}, {took_s:.0f} s")
         verdict = verify_resume(piece, options.kills, seed=random.SystemRandom().randrange(2**32))
-    print(f"killed     {len(verdict.killed_after)} times, after {', '.join(map(str, verdict.killed_after))} steps")
-    print(f"resumed    {len(verdict.resumed_at)} times, from {', '.join(verdict.resumed_at)}")
+    kills = counted(len(verdict.killed_after), "time")
+    print(f"killed     {kills}, after step {', '.join(map(str, verdict.killed_after))}")
+    print(f"resumed    {counted(len(verdict.resumed_at), 'time')}, from {', '.join(verdict.resumed_at)}")
     if verdict.differences:
         raise TrainingError(
             "verification: FAIL, a training that is killed does not end like one that is not; do not rely on resuming "

@@ -18,6 +18,7 @@ from job.cloud.machine_types import Provisioning, find_machine
 from job.cloud.status import BEING_ENDED, History, SubmissionStatus
 from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
+from job.text import counted
 
 PATIENCE_S = 1200
 """Wait for a machine before another region or machine type is tried."""
@@ -71,7 +72,7 @@ def _finished(history: History) -> Decision | None:
     """The final record is in the bucket."""
     if history.final is None:
         return None
-    return Decision("finish", f"finished after {history.final.num_epochs} epochs")
+    return Decision("finish", f"finished after {counted(history.final.num_epochs, 'epoch')}")
 
 
 def _recorded_only(history: History) -> Decision | None:
@@ -200,8 +201,8 @@ def _stuck(history: History) -> Decision | None:
     if unexplained < STUCK_ATTEMPTS:
         return None
     last = "" if code is None else f", the last with exit {code}"
-    reason = f"{unexplained} attempts since the last checkpoint ended early, and not by preemption{last}; see its log"
-    return Decision("fail", reason)
+    ended = f"{counted(unexplained, 'attempt')} since the last checkpoint ended early, and not by preemption{last}"
+    return Decision("fail", f"{ended}; see its log")
 
 
 def _num_unexplained(history: History, seen: SubmissionStatus) -> int:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from job.errors import DataError
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
-from job.text import dataset_and_version, shortened, validation_problems
+from job.text import counted, dataset_and_version, shortened, validation_problems
 
 SCHEMA = 2
 
@@ -320,8 +320,8 @@ class DatasetListing:
                 problems.append(f"{path}: changed")
         if problems:
             raise DataError(
-                f"dataset {self.name}: differs from its {self.lock_name(version.number)} in {len(problems)} files; "
-                "push it again, or put them back",
+                f"dataset {self.name}: differs from its {self.lock_name(version.number)} in "
+                f"{counted(len(problems), 'file')}; push it again, or put them back",
                 shortened(problems, NUM_SHOWN),
             )
         return DatasetVersion(version.number, found, version.sha256)

@@ -8,7 +8,7 @@ from job.recipes.arguments import traded
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, Exactness, Manifest, ResumeReceipt, RunRecord, StopRequest, differences
 from job.runs.run import Claim
-from job.text import seconds_between
+from job.text import counted, seconds_between
 from job.training.position import BEGINNING, Position
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
@@ -105,9 +105,8 @@ def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness
         seen = attempt.observations
         because = [*(attempt.start.differs if attempt.start else []), *(w for w in seen.warnings if "determin" in w)]
         if seen.num_ooms:
-            because.append(
-                f"GPU memory: was too short {seen.num_ooms} times, so that slower kernels may have been chosen"
-            )
+            times = counted(seen.num_ooms, "time")
+            because.append(f"GPU memory: was too short {times}, so that slower kernels may have been chosen")
         if because:
             return Exactness(exact=False, from_attempt=attempt.number, because=because)
     return Exactness(exact=True)

@@ -24,6 +24,7 @@ from job.session.doctor import GIB
 from job.session.preemption import PreemptionWatcher
 from job.session.verify_resume import first_differences
 from job.storage.workdir import require_writable
+from job.text import counted
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.files import STATE
 from job.training.isolation import isolate_ultralytics
@@ -127,8 +128,8 @@ def check_exactness(recipe: Recipe, workdir: Path, device: str, workers: int) ->
     """
     train = recipe.train
     log.info(
-        "exactness: trains %d steps of recipe %s at %d px, then again with a kill",
-        *(NUM_STEPS, recipe.name, train["imgsz"]),
+        "exactness: trains %s of recipe %s at %d px, then again with a kill",
+        *(counted(NUM_STEPS, "step"), recipe.name, train["imgsz"]),
     )
     require_writable(workdir)
     began = time.monotonic()
@@ -172,7 +173,7 @@ def _memory(outcomes: list[Outcome]) -> list[Finding]:
     found = f"{peak / GIB:.1f} of {total / GIB:.1f} GiB at most"
     advice = "a resumed training may get other kernels; take a larger GPU, or a smaller --batch or --imgsz"
     if num_ooms:
-        found += f", and {num_ooms} times it was too short"
+        found += f", and {counted(num_ooms, 'time')} it was too short"
     return [judged(MEMORY, not num_ooms and peak < NEARLY_FULL * total, found, advice)]
 
 

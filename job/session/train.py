@@ -36,7 +36,7 @@ from job.session.run_archive import archive_run
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
-from job.text import HOUR
+from job.text import HOUR, counted
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 from job.training.isolation import is_rank
@@ -131,7 +131,7 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
 
 def _ended(final: FinalRecord) -> str:
     """Return how a run was finished, in words."""
-    return f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
+    return f"{final.reason} after {counted(final.num_epochs, 'epoch')}, F1 {final.comparison.after['f1']:.1%}"
 
 
 def _usd_so_far(context: SessionContext, started: StartedAttempt) -> Callable[[], float | None]:

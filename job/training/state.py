@@ -17,6 +17,7 @@ import torch
 from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
 from job.errors import CorruptObjectError, TrainingError, message_of
+from job.text import counted
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.files import BEST, LAST, STATE
 from job.training.position import Position
@@ -101,8 +102,8 @@ class Snapshot:
         epoch, batch = self.position
         if found := not_a_number(self.state):
             raise TrainingError(
-                f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
-                "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
+                f"training: {found} is not a number after {counted(batch, 'batch', 'batches')} of epoch {epoch + 1}; "
+                "the last good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
         in_memory = io.BytesIO()  # torch hides an error of the disk behind one of its own
         torch.save(self.state, in_memory)

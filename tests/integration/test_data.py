@@ -73,7 +73,7 @@ def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
     assert job("data", "push", tmp_path / "kenya", "--bucket", bucket).returncode == 0
     done = job("import", tmp_path / "other/runs/yolov11_kenya", "--bucket", bucket)
     assert done.returncode == 0, done.stderr
-    assert "run yolov11_kenya: is imported, 1 epochs" in done.stdout
+    assert "run yolov11_kenya: is imported, 1 epoch," in done.stdout
     words = ("train", "--recipe", "A", *TRAIN[5:])
     trained = job(*words, "--bucket", bucket)
     assert trained.returncode == 0, trained.stderr

@@ -176,7 +176,7 @@ def test_names_as_a_list_are_as_good_as_numbered_ones(tmp_path):
         ({1: "animal", 2: "bird"}, "not numbered from 0"),
         ({0: "animal", 1: None}, "not named"),
         ({0: "animal", 1: "b" * 500}, "not named"),
-        (["animal"], "tensors are not those of its layers"),
+        (["animal"], "its layers have other tensors"),
     ],
 )
 def test_names_that_are_none_are_refused(tmp_path, names, part):

@@ -180,7 +180,7 @@ def test_what_an_unfinished_run_needs_is_not_deleted(store, tmp_path, capfd):
     assert main(["data", "delete", "wild@1", "--bucket", bucket]) == 0
     told = capfd.readouterr()
     assert "cannot be extended: zebra" in told.err
-    assert "deleted wild@1; 1 objects freed" in told.out
+    assert "deleted wild@1; 1 object freed" in told.out
 
 
 @pytest.mark.parametrize(
