@@ -51,7 +51,8 @@ class Finder(RedSquares):
 def validate(group, folder, batch):
     (folder / "run").mkdir(parents=True)
     asked = {"epochs": 1, "batch": batch, "imgsz": 64, "plots": True, "tiles": tiles, "val_tiles": tiles > 0}
-    plan = plan_tiny_training(folder / "run", data / "data.yaml", DEFAULTS | asked, workers)
+    yaml = data / "data.yaml"
+    plan = plan_tiny_training(folder / "run", yaml, DEFAULTS | asked, workers, architecture="tiny.yaml")
     training = Training(replace(plan, group=group))
     training.trainer.ema.ema = Finder(group.rank)
     training.trainer.validator.args.plots = True
