@@ -15,7 +15,7 @@ from job.errors import TrainingError
 from job.recipes.recipe import Profile, Recipe
 from job.runs.flags import Count, Seconds
 from job.runs.request import TrainRequest
-from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
+from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, num_images, train_for, verify_resume
 from job.storage.workdir import require_writable
 
 SHORT = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"}
@@ -88,7 +88,7 @@ def verify(options: VerifyResumeOptions) -> None:
 
 def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
     if options.location is None:
-        draw_demo_dataset(scratch / "data")
+        draw_demo_dataset(scratch / "data", num_images=None if options.seconds else num_images(options))
         return scratch / "data"
     store = options.store()
     return pull_dataset(store, find_dataset(store, options.dataset), options.workdir).folder
