@@ -16,7 +16,7 @@ from job.recipes.recipe import Profile, Recipe
 from job.runs.flags import Count, Seconds
 from job.runs.request import TrainRequest
 from job.session.preemption import PreemptionWatcher
-from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
+from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, num_images, train_for, verify_resume
 from job.storage.workdir import require_writable
 from job.text import counted
 
@@ -95,7 +95,7 @@ def verify(options: VerifyResumeOptions) -> None:
 
 def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
     if options.location is None:
-        draw_demo_dataset(scratch / "data")
+        draw_demo_dataset(scratch / "data", num_images=None if options.seconds else num_images(options))
         return scratch / "data"
     store = options.store()
     return pull_dataset(store, find_dataset(store, options.dataset), options.workdir).folder

@@ -12,12 +12,11 @@ from job.analysis.summary import finished_runs, read_summary, with_evaluation
 from job.datasets.versions import newer_version
 from job.errors import JobError
 from job.log import LiveLine
-from job.report.publish import REPORT
 from job.report.reproduce import use_of
 from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, Request, RunRecord
 from job.runs.request import command_for
-from job.runs.run import BEST_WEIGHTS, Run
+from job.runs.run import BEST_WEIGHTS, REPORT, Run
 from job.runs.search import find_run
 from job.text import HOUR, NUM_LABEL, command_line, counted, dataset_and_version, dollars, duration, labelled
 from job.training.callbacks import Step

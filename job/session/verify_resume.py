@@ -153,11 +153,15 @@ def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: floa
     return piece, took_s
 
 
+def num_images(request: TrainRequest, batches_per_epoch: float = BATCHES_PER_EPOCH) -> dict[str, int]:
+    """Return the number of images of a piece, by split."""
+    batch = request.recipe.train["batch"]
+    return {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
+
+
 def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch: float) -> Piece:
     """Make a folder bucket that holds a piece of the data."""
-    batch = request.recipe.train["batch"]
-    num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
-    take_subset(data, folder / "piece", num_images)
+    take_subset(data, folder / "piece", num_images(request, batches_per_epoch))
     store = FolderStore.create(str(folder / "bucket"))
     single_class = bool(request.recipe.train.get("single_cls"))
     plan_push(store, folder / "piece", "piece", single_class=single_class).send()

@@ -39,7 +39,7 @@ def make_trainer(confined, tmp_path_factory):
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
     def make(pixels=None, workers=0, **train):
-        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | train, workers)
+        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | train, workers, architecture="tiny.yaml")
         return Trainer(replace(plan, pixels=pixels and pixel_folder(pixels, data)))
 
     return make

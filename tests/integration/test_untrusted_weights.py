@@ -80,7 +80,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     """A forged checkpoint with a valid manifest runs no code on a machine that resumes from it, nor on one that uses
     its weights; the command that the refusal names sets it aside, and the run resumes from the one before.
     """
-    train = words(bucket, "--model", "yolo11n.yaml", "--epochs", "2")
+    train = words(bucket, "--model", "tiny.yaml", "--epochs", "2")
     run, mark = Run(open_store(str(bucket)), "r"), tmp_path / "mark"
     start_job(*train, at="manifest:3:kill").communicate()
     before, newest = committed(run)
