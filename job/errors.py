@@ -257,7 +257,7 @@ class PeerFailedError(PeerError):
 
     def __init__(self, message: str, name: str, exit_code: int, reason: str) -> None:
         super().__init__(message)
-        self.name, self.exit_code, self.reason = name, exit_code, EndReason(reason)
+        self.name, self.exit_code, self.reason = name, ExitCode(exit_code), EndReason(reason)
 
 
 class MachineError(JobError):

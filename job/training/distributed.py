@@ -72,7 +72,8 @@ class ProcessGroup:
         import torch  # noqa: PLC0415 -- a single process starts without it
         from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 -- as torch itself
 
-        dist, limit = torch.distributed, timedelta(seconds=STEP_S)
+        dist: Any = torch.distributed  # its types leave out the documented `PrefixStore`
+        limit = timedelta(seconds=STEP_S)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store, rank, size = next(rendezvous("env://", timeout=limit))
         grouped = dist.PrefixStore("group", store)
