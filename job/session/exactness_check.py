@@ -32,6 +32,8 @@ from job.training.isolation import isolate_ultralytics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch.amp import GradScaler
+
     from job.training.state import Snapshot
 
 log = logging.getLogger(__name__)
@@ -211,6 +213,7 @@ def _trained(trial: Trial) -> Outcome:
         )
     )
     require_deterministic_kernels()
+    _scale_nothing(training.trainer.scaler)
     if trial.resumes_from is not None:
         training.restore(trial.resumes_from)
     try:
@@ -226,6 +229,14 @@ def _trained(trial: Trial) -> Outcome:
             total_bytes=total_bytes,
         )
     return Outcome(error="the training ended before its last step")
+
+
+def _scale_nothing(scaler: "GradScaler") -> None:
+    """Let a loss scaler begin at 1, at which gradients of random weights do not overflow.
+
+    From its default of 65,536 it leaves out one optimizer step after the other, and halves the scale each time.
+    """
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 1.0})
 
 
 def _short(recipe: Recipe) -> dict[str, Any]:

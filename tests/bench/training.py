@@ -29,7 +29,7 @@ from job.runs.flags import as_args
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.bench.rows import print_row, ratios, spread
-from tests.support.cli_process import ROOT
+from tests.support.cli_process import ROOT, python_path
 from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Bench:
         )
         (folder / "bucket").mkdir(parents=True)
         self.env = os.environ | {
-            "PYTHONPATH": str(checkout),
+            "PYTHONPATH": python_path(checkout),
             "OMP_NUM_THREADS": str(num_threads),
             "YOLO_CONFIG_DIR": str(folder / "settings"),
             "YOLO_OFFLINE": "true",

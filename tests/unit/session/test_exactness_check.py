@@ -56,6 +56,20 @@ def test_states_without_an_optimizer_step_prove_nothing(confined, tmp_path):
     assert (found.grade, "nothing is proved" in found.found) == ("fail", True)
 
 
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_random_weights_take_their_first_step_in_mixed_precision(is_mixed):
+    """A loss scaler begins where gradients of float16 do not overflow; one that is off stays so."""
+    scaler = torch.amp.GradScaler("cpu", enabled=is_mixed)
+    exactness_check._scale_nothing(scaler)
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([weight])
+    loss = (weight.half() * 1000).sum()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    assert optimizer.state
+    assert scaler.is_enabled() is is_mixed
+
+
 @pytest.mark.parametrize(
     ("outcome", "grade", "said"),
     [
