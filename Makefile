@@ -19,21 +19,19 @@ DATA ?=
 ifneq ($(MAKECMDGOALS),data)
 ifneq ($(origin DATA),command line)
 DATA :=
-else ifneq ($(filter-out train data,$(MAKECMDGOALS)),)
-$(error DATA: only train and data take it; push the pictures first, with `make data DATA=.. BUCKET=..`)
 endif
 endif
 
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
-WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE LOG
+WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IN IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE \
+	LOG MAX_USD NO_LIMIT NO_PREFLIGHT
+NAMED := $(foreach .each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(.each)))),$(.each)))
 $(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
 export $(WORDS)
 
 # Other variables of the command line are training arguments, as `yolo` writes them (epochs=3), if they are in small
 # letters; a mistyped one is an error.
-NAMED := $(foreach .each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(.each)))),$(.each)))
-OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up supervise-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT) \
-	$(if $(filter vm-up,$(MAKECMDGOALS)),NO_PREFLIGHT) MAKEFLAGS,$(NAMED))
+OTHERS := $(filter-out $(WORDS) PYTHON VENV MAKEFLAGS,$(NAMED))
 SMALL := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
 without = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
 UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.each)),$(.each))))
@@ -45,6 +43,36 @@ $(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(
 	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
 export ARGUMENTS $(OTHERS)
+
+# The targets that each variable is for. One of the command line that no goal reads is an error.
+OF_A_RUN := show resume stop extend advise report predict evaluate export audit supervise status logs cancel
+OF_BUCKET := train campaign runs estimate compare data preflight submit $(OF_A_RUN)
+IN_IMAGE := $(if $(IN),train predict)
+FOR_RECIPE := train estimate preflight submit sky drill vm-up
+FOR_BUCKET := $(OF_BUCKET) sky
+FOR_RUN := train submit $(OF_A_RUN) supervise-up sky vm-up
+FOR_DATA := train data
+FOR_SOURCE := predict
+FOR_OUT := predict export audit
+FOR_IN := train predict
+FOR_IMAGE := preflight submit supervise-up boot-image sky drill vm-up
+FOR_IMAGE_NAME := $(IN_IMAGE) image image-test push test test-all
+FOR_REPOSITORY := push supervisor-image
+FOR_N := test-all kill-storm
+FOR_NODES := sky drill
+FOR_PREEMPTIONS := drill
+FOR_CONTAINER_ENGINE := $(IN_IMAGE) image image-test push supervisor-image drill test test-all
+FOR_BASE_IMAGE := image supervisor-image
+FOR_MAX_USD := supervise-up vm-up
+FOR_NO_LIMIT := $(FOR_MAX_USD)
+FOR_NO_PREFLIGHT := vm-up
+FOR_LOG := $(OF_BUCKET) recipes supervise-up vm-up
+FOR_ARGS := $(OF_BUCKET) recipes sky drill vm-up infra-plan infra-apply infra-destroy infra-test \
+	image-test test test-all gpu-test gpu-bench bench bench-tiles bench-scale lock
+GOALS := $(filter $(BARE) $(FOR_ARGS),$(or $(MAKECMDGOALS),help))
+UNREAD := $(strip $(foreach .each,$(filter $(WORDS),$(NAMED)),$(if $(filter $(FOR_$(.each)),$(GOALS)),,$(.each))))
+$(if $(and $(GOALS),$(UNREAD)),$(error make $(GOALS): would leave out $(UNREAD); type it without$(foreach .each,$(UNREAD), \
+	($(.each) is for $(strip $(FOR_$(.each)))))))
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
 PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \

@@ -83,6 +83,8 @@ class JobError(Exception):
         super().__init__(message)
         self.message = message
         self.problems = tuple(problems)
+        self.name = type(self).__name__
+        """Of the exception that it stands for."""
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
@@ -189,6 +191,10 @@ class ObjectNotFoundError(StoreError):
     """No object has this key. The only error that means absence."""
 
 
+class BucketNotFoundError(StoreError):
+    """The bucket itself is not there."""
+
+
 class PreconditionError(StoreError):
     """An object exists under the key of a create-only put, with other bytes."""
 
@@ -199,6 +205,12 @@ class CorruptObjectError(StoreError):
 
 class UnreadableRecordError(CorruptObjectError):
     """The bytes are intact, and this version of the job cannot read them."""
+
+
+class OversizedObjectError(UnreadableRecordError):
+    """An object is larger than what is read into memory."""
+
+    exit_code = ExitCode.INVALID
 
 
 class TransientStoreError(StoreError):
@@ -238,6 +250,14 @@ class PeerError(TryAgainError):
     """Another rank of this training is gone: it was preempted, or failed with its own message."""
 
     reason = EndReason.TRANSIENT
+
+
+class PeerFailedError(PeerError):
+    """Another rank of this training failed, and has told how: the attempt ends as that rank does."""
+
+    def __init__(self, message: str, name: str, exit_code: int, reason: str) -> None:
+        super().__init__(message)
+        self.name, self.exit_code, self.reason = name, ExitCode(exit_code), EndReason(reason)
 
 
 class MachineError(JobError):

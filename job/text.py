@@ -275,9 +275,9 @@ def dataset_and_version(reference: str) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (reference, None)
 
 
-def counted_problems(problems: Collection[object]) -> str:
-    """Count problems: ``1 problem``, ``3 problems``."""
-    return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+def counted(number: float, one: str, several: str = "") -> str:
+    """Return a number and its noun: ``1 epoch``, ``3 epochs``, ``2 boxes`` if the plural is given."""
+    return f"{number:.15g} {one if number == 1 else several or f'{one}s'}"
 
 
 def shown(value: object) -> str:

@@ -7,12 +7,14 @@ little data says so. Knows nothing of buckets.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
+from job.analysis.class_falls import find_class_falls
 from job.analysis.falls import Schedule, find_falls
 from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
 from job.datasets.dataset_statistics import SMALL_PX
-from job.training.evaluation_record import SizeEvaluation
+from job.text import counted
+from job.training.evaluation_record import Evaluation, SizeEvaluation
 
 TARGET_F1 = 0.72
 """Target F1 without ``--target-f1``: recipe C's goal."""
@@ -73,7 +75,7 @@ class Advice:
     """A better run on the same validation set, if there is one."""
 
     falls: tuple[str, ...] = ()
-    """Falls of F1 in the run, each with cause and remedy."""
+    """Falls of F1 in the run, each with cause and remedy, and classes that fell."""
 
     @property
     def recipe(self) -> str | None:
@@ -149,7 +151,7 @@ class Case:
             "figures": self.figures,
             "misses": self.misses,
             "recipe": self.trained_as,
-            "epochs": self.recipe_epochs,
+            "epochs": None if self.recipe_epochs is None else counted(self.recipe_epochs, "epoch"),
         }
 
     @property
@@ -211,7 +213,7 @@ RULES = (
         "not trained to its end",
         lambda case: case.ended_early,
         lambda _case: [EXTEND],
-        "{figures}; {trend}: train {recipe} to its end, {epochs} epochs",
+        "{figures}; {trend}: train {recipe} to its end, {epochs}",
     ),
     Rule(
         "small objects missed",
@@ -294,6 +296,7 @@ def advise(
     target: float = TARGET_F1,
     usd_per_hour: float | None = None,
     without: Collection[str] = (),
+    start: Evaluation | None = None,
 ) -> Advice:
     """Return the next step after a run.
 
@@ -304,6 +307,7 @@ def advise(
         target: The F1 to reach.
         usd_per_hour: Price of the machine, if known.
         without: Names of excluded options.
+        start: Evaluation of the start weights; with it and the run's evaluation, classes that fell are named.
     """
     if run.after is None:
         because = "the run is not finished; the command that started it resumes it"
@@ -346,7 +350,7 @@ def advise(
         options=options[rule.name],
         thin=tuple(_thin(run)),
         better=best.run if best_f1 > case.f1 else None,
-        falls=_falls(run),
+        falls=(*_falls(run), *find_class_falls(start, run.evaluation)),
     )
 
 
@@ -359,13 +363,13 @@ def _thin(run: RunSummary) -> list[str]:
     num_epochs, num_val = len(run.learning_curve), run.record.facts.num_val_images
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
-        found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
+        found.append(f"{counted(num_epochs, 'epoch')}, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val is not None and num_val < NUM_VAL_IMAGES_TO_TRUST:
         few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
-        found.append(f"{num_val} validation images, and {few}")
+        found.append(f"{counted(num_val, 'validation image')}, and {few}")
     if (statistics := run.record.dataset.statistics) and statistics.num_alike:
         found.append(
-            f"{statistics.num_alike} validation images look like one that was trained on; metrics are too high"
+            f"{counted(statistics.num_alike, 'validation image')} like one that was trained on; metrics are too high"
         )
     if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")

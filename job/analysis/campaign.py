@@ -21,6 +21,7 @@ from job.recipes.recipe import Profile, load_recipe, recipe_names
 from job.runs.records import Record, Timestamp, differences, now
 from job.runs.run import Run, check_run_name, is_run_name, next_free_name
 from job.storage.object_store import Store
+from job.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +321,7 @@ def _over_budget(
     goal, bound, needed = record.goal, record.bound, next_usd[1] if next_usd else 0.0
     limit, spent, because = f"{goal.max_usd or 0.0:.2f} USD", spent_usd(finished), ""
     if len(finished) >= goal.max_runs:
-        because = f"all {goal.max_runs} runs of --max-runs are done"
+        because = f"--max-runs is reached, {counted(goal.max_runs, 'run')}"
     elif goal.max_usd is None:
         because = f"the campaign's bound of {bound} is used up" if bound and bound.left(finished) <= 0 else ""
     elif spent is None:

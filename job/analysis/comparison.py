@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from job.analysis.metrics import LABELS
 from job.analysis.paired import PAIRED, Paired, describe_difference, is_distinguishable
 from job.analysis.summary import RunSummary
+from job.text import counted
 
 DIGITS_OF_DIGEST = 12
 
@@ -68,7 +69,8 @@ class Comparison:
             return "best", "none is finished"
         same = "all were measured on the same validation set"
         if self.paired is not None:
-            same = f"all were measured on the same {self.paired.num_pictures} pictures of {self.paired.basis.split}"
+            pictures = counted(self.paired.num_pictures, "picture")
+            same = f"all were measured on the same {pictures} of {self.paired.basis.split}"
         alike = f"; not distinguishable from it: {', '.join(self.like_best)}" if self.like_best else ""
         return "best", f"{self.best} by F1{alike}; {same}"
 

@@ -15,7 +15,7 @@ from job.log import LiveLine
 from job.recipes.arguments import DEFAULTS, EXACT, OF_TILES
 from job.recipes.recipe import Recipe
 from job.runs.request import TrainRequest
-from job.text import HOUR
+from job.text import HOUR, counted
 from job.training.callbacks import Step, TrainingCallbacks
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class Measurement:
 
     def __str__(self) -> str:
         return (
-            f"{self.num_steps} steps measured now, {self.step_s:.3g} s each, {self.num_batches} an epoch; validation "
-            f"{self.validation_s:.3g} s"
+            f"{counted(self.num_steps, 'step')} measured now, {self.step_s:.3g} s each, {self.num_batches} an epoch; "
+            f"validation {self.validation_s:.3g} s"
         )
 
 
@@ -204,7 +204,7 @@ def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estim
     """Return an estimate by a comparable run."""
     epoch_s, epochs = run.epoch_s or 0.0, len(run.learning_curve)
     around_s = max(0.0, run.cost.total_s - epoch_s * epochs)
-    based_on = f"run {run.run}, {epochs} epochs on {'; '.join(run.machines)}"
+    based_on = f"run {run.run}, {counted(epochs, 'epoch')} on {'; '.join(run.machines)}"
     return Estimate.at_pace(recipe, epoch_s, based_on, usd_per_hour, around_s=around_s)
 
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from job.analysis.learning_curve import falling_epochs
 from job.runs.records import RunRecord
+from job.text import counted
 
 LOWER = 3
 """The remedy divides the learning rate by this. At demo scale recipe A falls from 46 to 1 % at 0.00125, and not at a
@@ -65,7 +66,8 @@ class Schedule:
             return f"the learning rate{'' if self.lr0 is None else f', {self.lr0:.3g} at first,'} may be too high"
         rates = "" if self.lr0 is None else f", from 0 to {self.lr0:.3g}"
         biases = f"{' and' if rates else ','} for biases from {self.bias_lr:g}" if self.bias_lr else ""
-        return f"the warm-up restarts the learning rate{rates}{biases}, in the first {self.warm_up_epochs:g} epochs"
+        warm_up = counted(self.warm_up_epochs, "epoch")
+        return f"the warm-up restarts the learning rate{rates}{biases}, in the first {warm_up}"
 
     @property
     def remedy(self) -> str:

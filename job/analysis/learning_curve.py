@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Sequence
 from enum import StrEnum
 
+from job.text import counted
+
 MIN_GAIN = 0.005
 """Smallest gain: half a point; less is noise on any curve."""
 
@@ -191,11 +193,11 @@ def describe_trend(curve: Sequence[float]) -> str:
     """Return the trend of an F1 curve as text, with its figures."""
     rise = _rise_of(curve)
     if rise is None:
-        return f"{len(curve)} epochs are too few for a trend"
+        return f"too few for a trend, {counted(len(curve), 'epoch')}"
     moves = "still improving" if trend_of(curve) is Trend.IMPROVING else "on a plateau"
     points = round(100 * rise, 1)
     rose = f"rose by {points} points" if points > 0 else "did not rise"
-    return f"{moves}, the best F1 {rose} in the last {_num_at_end(curve)} epochs"
+    return f"{moves}, the best F1 {rose} in the last {counted(_num_at_end(curve), 'epoch')}"
 
 
 def _rise_of(curve: Sequence[float]) -> float | None:

@@ -11,7 +11,7 @@ from job.analysis.estimate import Estimate, by_authors
 from job.analysis.summary import RunSummary
 from job.recipes.arguments import Arguments
 from job.recipes.recipe import Band, Recipe, load_recipe, recipe_names
-from job.text import HOUR, between, duration
+from job.text import HOUR, between, counted, duration
 
 EXTEND = "extend"
 """Name of the option to extend the run itself by more epochs."""
@@ -122,7 +122,7 @@ def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Opti
         gain_f1=(0.0, None),
         epochs=more,
         hours=(hours, hours),
-        hours_from=f"{more} epochs of {epoch_s:.3g} s, as so far",
+        hours_from=f"{counted(more, 'epoch')} of {epoch_s:.3g} s, as so far",
         usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
     )
 
@@ -154,5 +154,5 @@ def _estimate(
     pace = of_recipe or (run if recipe.start.kind == "own" and run in same_size else None)
     if pace is None or pace.epoch_s is None:
         return by_authors(recipe, usd_per_hour)
-    based_on = f"{recipe.train['epochs']} epochs of {pace.epoch_s:.3g} s, as in run {pace.run}"
+    based_on = f"{counted(recipe.train['epochs'], 'epoch')} of {pace.epoch_s:.3g} s, as in run {pace.run}"
     return Estimate.at_pace(recipe, pace.epoch_s, based_on, usd_per_hour)

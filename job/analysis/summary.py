@@ -13,7 +13,7 @@ from job.recipes.recipe import load_recipe, recipe_names
 from job.recipes.recognition import shown_recipe, trained_as
 from job.runs.cost import RunCost, cost_of
 from job.runs.listing import RunListing
-from job.runs.progress import EvaluationRecord
+from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import survey
@@ -140,6 +140,15 @@ def with_evaluation(store: Store, summary: RunSummary) -> RunSummary:
     except CorruptObjectError as error:
         log.warning("%s; passed over", error)
         return summary
+
+
+def read_start_evaluation(store: Store, summary: RunSummary) -> Evaluation | None:
+    """Read the evaluation of a run's start weights; an unreadable one is passed over with a warning."""
+    try:
+        return read_progress(Run(store, summary.run)).evaluation_before
+    except CorruptObjectError as error:
+        log.warning("%s; passed over", error)
+        return None
 
 
 def finished_runs(store: Store) -> list[RunSummary]:

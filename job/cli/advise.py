@@ -7,14 +7,14 @@ from pydantic import Field
 from job.analysis.advice import Advice, advise
 from job.analysis.options import Option
 from job.analysis.paired import describe_difference, f1_difference, pair, read_measurements
-from job.analysis.summary import RunSummary, finished_runs, read_summary, with_evaluation
+from job.analysis.summary import RunSummary, finished_runs, read_start_evaluation, read_summary, with_evaluation
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
 from job.errors import RunConflictError
 from job.report.reproduce import resume_of
 from job.runs.run import Run
-from job.text import command_line, labelled
+from job.text import command_line, counted, labelled
 
 
 class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):
@@ -41,7 +41,8 @@ def advise_next(options: AdviseOptions) -> None:
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
     summary = with_evaluation(store, summary)
-    advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
+    start = read_start_evaluation(store, summary)
+    advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price, start=start)
     alone = pair([read_measurements(store, summary)])
     f1 = alone and alone.value(0, "f1")
     better = next((entry for entry in finished if entry.run == advice.better), None)
@@ -49,7 +50,7 @@ def advise_next(options: AdviseOptions) -> None:
     notes = []
     if alone and f1 and f1.low is not None and f1.high is not None:
         within = "; the target lies within" if f1.low <= options.target_f1 <= f1.high else ""
-        where = f"of {alone.num_pictures} pictures of {alone.basis.split}"
+        where = f"of {counted(alone.num_pictures, 'picture')} of {alone.basis.split}"
         figure = f"F1 {f1.value:.1%} at the thresholds of the {alone.basis.rule}, {f1.low:.1%} to {f1.high:.1%}"
         notes += labelled("interval", f"{figure}, 95 % by resampling {where}{within}")
     if by:
@@ -63,7 +64,11 @@ def advise_next(options: AdviseOptions) -> None:
 
 def format_advice(summary: RunSummary, advice: Advice, notes: Sequence[str] = ()) -> list[str]:
     """Return advice as lines for a terminal, with notes on the run's figures before the options."""
-    ended = f"{summary.final.reason} after {len(summary.learning_curve)} epochs" if summary.final else "not finished"
+    ended = (
+        f"{summary.final.reason} after {counted(len(summary.learning_curve), 'epoch')}"
+        if summary.final
+        else "not finished"
+    )
     lines = labelled("run", f"{summary.run}, recipe {summary.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
     lines += labelled("because", advice.because)

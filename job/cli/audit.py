@@ -17,7 +17,7 @@ from job.log import one_line
 from job.prediction.threshold import choose_threshold
 from job.runs.progress import EvaluationRecord
 from job.storage.open_store import open_output
-from job.text import table
+from job.text import counted, table
 from job.training.files import EVALUATION
 
 NUM_SHOWN = 10
@@ -85,7 +85,7 @@ def _format(audited: Audit, findings: Sequence[Finding], counts: Mapping[Kind, i
         for rank, found in enumerate(findings[:NUM_SHOWN], 1)
     ]
     return [
-        f"{audited.num_labels} labels in {audited.num_images} pictures of {audited.split}",
+        f"{counted(audited.num_labels, 'label')} in {counted(audited.num_images, 'picture')} of {audited.split}",
         ", ".join(f"{counts[kind]} {kind}" for kind in Kind),
         "",
         *table(rows, right={0, 2}),

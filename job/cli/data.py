@@ -24,7 +24,7 @@ from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
 from job.runs.search import FoundRun, submitted_request, survey
 from job.storage.object_store import Store
-from job.text import NUM_COLUMNS, command_line, dataset_and_version, shortened, table
+from job.text import NUM_COLUMNS, command_line, counted, dataset_and_version, shortened, table
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +144,8 @@ def pull(options: PullDataOptions) -> None:
     name, store = options.name, options.store()
     pulled = pull_dataset(store, find_dataset(store, name), options.workdir)
     print(
-        f"dataset {name}: {pulled.num_total} files in {pulled.folder}, {pulled.num_transferred} of them fetched now "
-        f"({pulled.bytes_transferred / 1e6:.1f} MB)"
+        f"dataset {name}: {counted(pulled.num_total, 'file')} in {pulled.folder}, {pulled.num_transferred} of them "
+        f"fetched now ({pulled.bytes_transferred / 1e6:.1f} MB)"
     )
 
 
@@ -194,7 +194,7 @@ def delete(options: DeleteDataOptions) -> None:
         log.warning("dataset %s: finished runs were trained on it and cannot be extended: %s", options.name, names)
     num_freed, num_bytes = deletion.carry_out(force=options.force)
     gone = ", ".join(f"{name}@{number}" for number in deletion.numbers)
-    print(f"dataset {name}: deleted {gone}; {num_freed} objects freed ({num_bytes / 1e6:.1f} MB)")
+    print(f"dataset {name}: deleted {gone}; {counted(num_freed, 'object')} freed ({num_bytes / 1e6:.1f} MB)")
 
 
 def _is_on(found: FoundRun, name: str, digests: Collection[str]) -> bool:

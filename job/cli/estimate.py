@@ -31,7 +31,7 @@ from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
 from job.session import environment as this_machine
 from job.storage.object_store import Store
-from job.text import HOUR, between, duration, labelled
+from job.text import HOUR, between, counted, duration, labelled
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,9 @@ def _format_estimate(
     found: Estimate, exact: Sequence[Estimate], request: TrainRequest, machine: str | None
 ) -> list[str]:
     train = request.recipe.train
-    lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
+    lines = labelled(
+        "recipe", f"{found.recipe}, {counted(found.epochs, 'epoch')} at {train['imgsz']} px, batch {train['batch']}"
+    )
     lines += labelled("machine", machine or f"this one, {this_machine.claim_fields()['machine']}")
     lines += labelled("time", _format_time(found))
     lines += labelled("based on", found.based_on)
@@ -155,4 +157,5 @@ def _format_time(found: Estimate) -> str:
     time = between(*(duration(hours * HOUR) for hours in found.hours))
     if found.epoch_s is None:
         return time
-    return f"{time}: {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"
+    epochs = counted(found.epochs, "epoch")
+    return f"{time}: {epochs} of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after"

@@ -11,7 +11,7 @@ from job.cli.runs import require_finished
 from job.log import one_line
 from job.runs.evaluation import IntervalEstimate, Score, SizeScore, SplitEvaluation
 from job.runs.request import WorkersOption
-from job.text import labelled, shortened, table
+from job.text import counted, labelled, shortened, table
 
 NUM_SHOWN, MAX_NAME = 6, 15
 
@@ -67,7 +67,8 @@ def format_evaluation(evaluation: SplitEvaluation) -> list[str]:
     """Return an evaluation as lines for a terminal."""
     total = evaluation.total
     tiles = f", and tiles of {evaluation.tiles} px" if evaluation.tiles else ""
-    scored = f"{len(evaluation.pictures)} pictures, {evaluation.num_empty} of them empty, {total.num_objects} objects"
+    pictures, objects = counted(len(evaluation.pictures), "picture"), counted(total.num_objects, "object")
+    scored = f"{pictures}, {evaluation.num_empty} of them empty, {objects}"
     lines = [
         *labelled("run", f"{evaluation.run}, at {evaluation.imgsz} px{tiles}"),
         *labelled("scored on", f"{evaluation.split}: {scored}"),

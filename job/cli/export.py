@@ -15,7 +15,7 @@ from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.storage.workdir import attempt_folder
-from job.text import table
+from job.text import counted, table
 from job.training.files import BEST, EVALUATION
 
 log = logging.getLogger(__name__)
@@ -98,12 +98,12 @@ def export_run(options: ExportOptions) -> None:
 def _format(where: str, done: ExportRecord) -> list[str]:
     parity = done.parity
     heading = ("greatest difference", BEST, "exported", "difference", "bound")
-    boxes = f"{parity.num_in_both} boxes in both, {parity.num_in_one} in one alone"
+    boxes = f"{counted(parity.num_in_both, 'box', 'boxes')} in both, {parity.num_in_one} in one alone"
     return [
-        f"{parity.num_pictures} of {parity.num_of} validation pictures at {done.px} px through both",
+        f"{parity.num_pictures} of {counted(parity.num_of, 'validation picture')} at {done.px} px through both",
         "",
         *table([heading, *parity.rows(done.request.bounds)], right={1, 2, 3, 4}),
         "",
-        f"{parity.num_candidates} candidates; at {parity.at:g} {boxes}",
+        f"{counted(parity.num_candidates, 'candidate')}; at {parity.at:g} {boxes}",
         *(f"{where}/{name}" for name in done.files),
     ]

@@ -15,7 +15,7 @@ from job.runs.request import RunName
 from job.runs.run import default_families, next_free_name
 from job.runs.search import survey
 from job.storage.paths import expanded
-from job.text import command_line, dataset_and_version, percent
+from job.text import command_line, counted, dataset_and_version, percent
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def import_(options: ImportOptions) -> None:
     final = run.final()
     log.info("run %s: counts as trained on dataset %s; --dataset names another", run.name, dataset)
     state = "was imported before" if was_there else "is imported"
-    epochs = f", {final.num_epochs} epochs, F1 {percent(final.comparison.after['f1'])}" if final else ""
+    epochs = f", {counted(final.num_epochs, 'epoch')}, F1 {percent(final.comparison.after['f1'])}" if final else ""
     print(f"run {run.name}: {state}{epochs}")
     words = ["job", "train", "--recipe", "A", "--weights", run.name, "--dataset", name, "--bucket", store.uri]
     print("\n".join(command_line("next", shlex.join(words))))

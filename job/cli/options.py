@@ -204,8 +204,8 @@ class CloudOptions(BucketOption):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The settings that were given as flags, by name."""
-        names = CloudOptions.model_fields.keys() - {"bucket"}
+        """The settings that were given as flags, by name, in the order of the flags."""
+        names = [name for name in CloudOptions.model_fields if name != "bucket"]
         return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def require_location(self) -> str:

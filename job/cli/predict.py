@@ -22,7 +22,7 @@ from job.runs.run import Run
 from job.storage.object_store import Store
 from job.storage.open_store import open_output
 from job.storage.paths import expanded
-from job.text import shortened, table
+from job.text import counted, shortened, table
 from job.training.files import BEST, EVALUATION
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def predict(options: PredictOptions) -> None:
     threshold, request = _resolve(options, run, record, final, source)
     options.require_device()
     out = _open_out(options.out, source)
-    log.info("threshold %s; %d pictures in %s", threshold, len(source.pictures), source.uri)
+    log.info("threshold %s; %s in %s", threshold, counted(len(source.pictures), "picture"), source.uri)
     if source.num_others:
         log.warning("source %s: left out, since their names are not of pictures: %d", source.uri, source.num_others)
     try:
@@ -161,10 +161,12 @@ def _open_out(location: str, source: Source) -> Store:
 def _format(out: Store, request: PredictionRequest, done: PredictionFinal) -> list[str]:
     rows = [("class", "objects", "pictures")]
     rows += [(one_line(name), str(total), str(done.num_with_objects[name])) for name, total in done.totals.items()]
-    lines = [*table(rows, right={1, 2}), "", f"{done.num_pictures} pictures at confidence {request.conf:g}"]
+    lines = [*table(rows, right={1, 2}), "", f"{counted(done.num_pictures, 'picture')} at confidence {request.conf:g}"]
     if done.num_unreadable:
         listed = [f"  {one_line(name)}: {one_line(why)}" for name, why in done.unreadable.items()]
         lines += [f"{done.num_unreadable} of them cannot be read:", *shortened(listed, NUM_SHOWN)]
     if done.num_full:
-        lines.append(f"{done.num_full} of them have {request.max_det} detections, which is the limit: see --max-det")
+        lines.append(
+            f"{done.num_full} of them with {counted(request.max_det, 'detection')}, which is the limit: see --max-det"
+        )
     return [*lines, "", *(f"{out.uri}/{name}" for name in done.files)]

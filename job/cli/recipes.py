@@ -10,7 +10,7 @@ from job.cli.command import command
 from job.recipes.arguments import DEFAULTS
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.runs.flags import Options
-from job.text import NUM_COLUMNS
+from job.text import NUM_COLUMNS, counted
 
 
 class ShowRecipeOptions(Options):
@@ -71,7 +71,7 @@ def check_recipe(options: CheckRecipeOptions) -> None:
 def _settings(recipe: Recipe) -> str:
     train, scale = recipe.train, {"epochs", "batch", "imgsz"}
     changed = [f"{name} {_value(train[name])}" for name in train if train[name] != DEFAULTS[name] and name not in scale]
-    scaled = f"{train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px"
+    scaled = f"{counted(train['epochs'], 'epoch')}, batch {train['batch']}, {train['imgsz']} px"
     return ", ".join([str(recipe.start), scaled, *changed])
 
 

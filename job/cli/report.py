@@ -37,9 +37,9 @@ def report(options: ReportOptions) -> None:
     print(f"{store.uri}/{key}")
     if not options.open:
         return
-    page = Path(store.uri, key)
-    if "://" in store.uri:
+    page, is_here = Path(store.uri, key), "://" not in store.uri
+    if not is_here:
         page = Path(tempfile.mkdtemp(prefix="job-report-"), f"{options.run}.html")
         store.get(key, page)
     if not webbrowser.open(page.as_uri()):
-        log.info("report: no browser opens here; the page is %s", page)
+        log.info("report: no browser opens here%s", "" if is_here else f"; the page is {page}")

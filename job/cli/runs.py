@@ -25,7 +25,7 @@ from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.run_state import RunState, state_of
 from job.runs.search import FoundRun, survey
 from job.storage.object_store import Store
-from job.text import ago, as_found, clock, duration, fitted, labelled, nearest, table
+from job.text import ago, as_found, clock, counted, duration, fitted, labelled, nearest, table
 from job.training.files import BEST
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def show(options: ShowRunOptions) -> None:
         *labelled("dataset", f"{record.dataset}, digest {record.dataset.digest[:12]}"),
     ]
     if record.dataset.set_aside:
-        lines += labelled("set aside", f"{len(record.dataset.set_aside)} broken files")
+        lines += labelled("set aside", counted(len(record.dataset.set_aside), "broken file"))
     for attempt, entry, wait in zip(attempts, cost.attempts, [None, *waits], strict=False):
         if wait:
             lines += labelled("between", describe_downtime(wait))
@@ -183,12 +183,14 @@ def verify(options: RunOptions) -> None:
     if final is not None and (missing := checkpoint.missing_end(run, final.num_epochs)):
         raise CorruptObjectError(f"run {name}: {missing}; it cannot be extended, its weights stay usable", problems)
     if problems:
-        what = f"{len(problems)} files differ from the commit; the next start passes them over"
+        what = f"differs from its commits in {counted(len(problems), 'file')}; the next start passes them over"
         raise CorruptObjectError(f"run {name}: {what}", problems)
     if set_aside and not identities:
-        raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
+        raise CorruptObjectError(
+            f"run {name}: has no intact checkpoint, found {len(set_aside)} set aside; start a new run"
+        )
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
-    print(f"run {name}: {len(identities)} checkpoints, every byte equal to the commit{passed_over}")
+    print(f"run {name}: {counted(len(identities), 'checkpoint')}, every byte equal to the commit{passed_over}")
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:

@@ -25,7 +25,7 @@ from job.errors import (
 from job.runs.flags import Count, Problem, Seconds, reads
 from job.runs.notification import NotifyOption, Webhook
 from job.runs.run import Run
-from job.text import duration, table
+from job.text import counted, duration, table
 
 if TYPE_CHECKING:
     from job.cloud.supervisor import Supervisor
@@ -126,7 +126,7 @@ def describe(history: History) -> str:
     if history.committed and history.committed.batch:
         progress += f", batch {history.committed.batch}"
     if history.num_epochs is not None:
-        progress += f", of {history.num_epochs} epochs"
+        progress += f", of {counted(history.num_epochs, 'epoch')}"
     lines = [f"run         {history.run}", f"state       {decision.do}: {decision.reason}"]
     lines.append(f"committed   {progress}")
     if history.final is None and history.remaining_s is not None:
@@ -136,7 +136,7 @@ def describe(history: History) -> str:
     lines += [
         f"used        {used} by the records of the attempts",
         f"worst       {hours:.1f} machine hours, {worst}; limit {history.limit}",
-        f"ended       {history.num_preemptions} times by preemption, {history.num_crashes} by a crash",
+        f"ended       {counted(history.num_preemptions, 'time')} by preemption, {history.num_crashes} by a crash",
         "",
         *_submission_lines(history),
         "",

@@ -15,8 +15,10 @@ from job.errors import TrainingError
 from job.recipes.recipe import Profile, Recipe
 from job.runs.flags import Count, Seconds
 from job.runs.request import TrainRequest
-from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
+from job.session.preemption import PreemptionWatcher
+from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, num_images, train_for, verify_resume
 from job.storage.workdir import require_writable
+from job.text import counted
 
 SHORT = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"}
 
@@ -66,15 +68,20 @@ def verify(options: VerifyResumeOptions) -> None:
     """
     options.recipe.require_exact()
     require_writable(options.workdir)
-    with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:
+    with (
+        PreemptionWatcher(),  # SIGTERM and a closed terminal end the training, too
+        tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch,
+    ):
         data = _data(options, Path(scratch))
         piece, took_s = train_for(options, data, Path(scratch), options.seconds)
         num_steps = len(piece.trace("straight"))
-        print(f"recipe {options.recipe.name}, profile {options.recipe.profile}, {options.workers} workers")
-        print(f"straight   {num_steps} steps in {options.recipe.train['epochs']} epochs, {took_s:.0f} s")
+        print(f"recipe {options.recipe.name}, profile {options.recipe.profile}, {counted(options.workers, 'worker')}")
+        steps, epochs = counted(num_steps, "step"), counted(options.recipe.train["epochs"], "epoch")
+        print(f"straight   {steps} in {epochs}, {took_s:.0f} s")
         verdict = verify_resume(piece, options.kills, seed=random.SystemRandom().randrange(2**32))
-    print(f"killed     {len(verdict.killed_after)} times, after {', '.join(map(str, verdict.killed_after))} steps")
-    print(f"resumed    {len(verdict.resumed_at)} times, from {', '.join(verdict.resumed_at)}")
+    kills = counted(len(verdict.killed_after), "time")
+    print(f"killed     {kills}, after step {', '.join(map(str, verdict.killed_after))}")
+    print(f"resumed    {counted(len(verdict.resumed_at), 'time')}, from {', '.join(verdict.resumed_at)}")
     if verdict.differences:
         raise TrainingError(
             "verification: FAIL, a training that is killed does not end like one that is not; do not rely on resuming "
@@ -88,7 +95,7 @@ def verify(options: VerifyResumeOptions) -> None:
 
 def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
     if options.location is None:
-        draw_demo_dataset(scratch / "data")
+        draw_demo_dataset(scratch / "data", num_images=None if options.seconds else num_images(options))
         return scratch / "data"
     store = options.store()
     return pull_dataset(store, find_dataset(store, options.dataset), options.workdir).folder

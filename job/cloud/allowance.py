@@ -14,6 +14,7 @@ from job.cloud.machine_types import Provisioning, machines
 from job.cloud.settings import IMAGE, LocalSettings, local_settings, path_of
 from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Submission
 from job.errors import RunConflictError
+from job.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ class Allowance:
         ]
         if submission.max_retries > MAX_RETRIES or submission.max_run_s > MAX_RUN_S:
             problems.append(
-                f"durations: the record has {submission.max_retries} retries of {submission.max_run_s} s, at most "
-                f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
+                f"durations: the record has {counted(submission.max_retries, 'retry', 'retries')} of "
+                f"{submission.max_run_s} s, at most {MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
         limit = Limit(submission.max_usd, submission.max_hours)  # without one, that of the settings holds
         hours = self._hours({submission.placement.machine, *submission.machines})

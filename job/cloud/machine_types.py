@@ -67,8 +67,6 @@ class Machine:
 
     vcpus: int
     memory_gib: int
-    gpu_memory_gib: int
-    """Of each GPU."""
 
     boot_disk: str = "pd-balanced"
     """Compute Engine's type of the boot disk."""

@@ -18,6 +18,7 @@ from job.cloud.machine_types import Provisioning, find_machine
 from job.cloud.status import BEING_ENDED, History, SubmissionStatus
 from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
+from job.text import counted
 
 PATIENCE_S = 1200
 """Wait for a machine before another region or machine type is tried."""
@@ -31,8 +32,10 @@ That of flex-start has to hold the wait for a machine; if it is over without one
 STUCK_ATTEMPTS = 5
 """Attempts without a checkpoint, and not preempted, that count as a loop."""
 
-VARYING = re.compile(r"\w*\d\w*")
-"""Words of a message that may differ each time: the number of a process, an address, the name of a scratch folder."""
+BETWEEN_PATHS = re.compile(r"[\s'\"`<>()\[\],:;=]+")
+
+SCRATCH = re.compile(r"(.*[-.]|tmp)?[a-z0-9_]{8}")
+"""Name of a scratch folder or file; chance may have put no digit in it."""
 
 JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
@@ -69,7 +72,7 @@ def _finished(history: History) -> Decision | None:
     """The final record is in the bucket."""
     if history.final is None:
         return None
-    return Decision("finish", f"finished after {history.final.num_epochs} epochs")
+    return Decision("finish", f"finished after {counted(history.final.num_epochs, 'epoch')}")
 
 
 def _recorded_only(history: History) -> Decision | None:
@@ -159,16 +162,31 @@ def _taken_early(history: History) -> Decision | None:
 
 def _crash_loop(history: History) -> Decision | None:
     """Two attempts failed with the same error at the same position."""
-    seen: dict[tuple[str, object], int] = {}
+    seen: dict[tuple[tuple[str, ...], object], int] = {}
     for attempt in history.of_this_try:
         if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
             continue
-        first = seen.setdefault((VARYING.sub("", attempt.message), attempt.position), attempt.number)
+        first = seen.setdefault((_lasting_words(attempt.message), attempt.position), attempt.number)
         if first != attempt.number:
             at = "epoch {}, batch {}".format(*attempt.position) if attempt.position else "the start"
             reason = f"crash loop: attempts {first} and {attempt.number} ended at {at} with the same error"
             return Decision("fail", f"{reason}, {attempt.message}")
     return None
+
+
+def _lasting_words(message: str) -> tuple[str, ...]:
+    """Return the words of a message that are equal each time.
+
+    Not so are words with a digit (the number of a process, an address), the folders of a path, and scratch names.
+    """
+    return tuple(map(_lasting_part, BETWEEN_PATHS.split(message)))
+
+
+def _lasting_part(path: str) -> str:
+    _, slash, name = path.rpartition("/")
+    if slash and SCRATCH.fullmatch(name):
+        return ""
+    return re.sub(r"\w+", lambda word: "" if any(map(str.isdigit, word[0])) else word[0], name)
 
 
 def _stuck(history: History) -> Decision | None:
@@ -183,8 +201,8 @@ def _stuck(history: History) -> Decision | None:
     if unexplained < STUCK_ATTEMPTS:
         return None
     last = "" if code is None else f", the last with exit {code}"
-    reason = f"{unexplained} attempts since the last checkpoint ended early, and not by preemption{last}; see its log"
-    return Decision("fail", reason)
+    ended = f"{counted(unexplained, 'attempt')} since the last checkpoint ended early, and not by preemption{last}"
+    return Decision("fail", f"{ended}; see its log")
 
 
 def _num_unexplained(history: History, seen: SubmissionStatus) -> int:

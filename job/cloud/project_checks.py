@@ -21,6 +21,7 @@ from job.datasets.prepare import find_dataset
 from job.errors import DataError
 from job.runs.records import InitialWeights
 from job.storage.object_store import Store
+from job.text import counted
 
 COMPUTE = "compute.googleapis.com"
 REGISTRY = "artifactregistry.googleapis.com"
@@ -197,7 +198,8 @@ def check_content(store: Store, dataset: str | None, start: InitialWeights | Non
         yield Finding("dataset", "fail", str(error).removeprefix("dataset: "))
     else:
         if version.number:
-            found = f"{dataset}: version {version.number}, {len(version.files)} files, checked when it was pushed"
+            files = counted(len(version.files), "file")
+            found = f"{dataset}: version {version.number}, {files}, checked when it was pushed"
             yield Finding("dataset", "ok", found)
         else:
             found = f"{dataset}: was not pushed by `job data push`, so it is checked on the paid machine"

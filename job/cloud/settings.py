@@ -26,7 +26,7 @@ from job.cloud.machine_types import Provisioning, machines
 from job.errors import MachineError
 from job.runs.notification import Notify
 from job.storage.regular_file import open_regular
-from job.text import counted_problems, describe_field, load_yaml, nearest, shown, validation_problems
+from job.text import counted, describe_field, load_yaml, nearest, shown, validation_problems
 
 OUTPUTS = Path("infra/outputs.json")
 """``terraform output -json``."""
@@ -195,7 +195,7 @@ def local_settings(flags: Mapping[str, object], required: Collection[str] = ("pr
         problems += [problem for problem in malformed if problem.partition(":")[0] not in missing]
     if problems:
         raise MachineError(
-            f"cloud settings: {counted_problems(problems)}; `make infra-apply` writes most of them to {OUTPUTS}",
+            f"cloud settings: {counted(len(problems), 'problem')}; `make infra-apply` writes most of them to {OUTPUTS}",
             problems,
         )
     return found

@@ -25,7 +25,7 @@ from job.runs.records import Record, Timestamp, refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import SUBMISSIONS, Run
 from job.storage.paths import is_file
-from job.text import counted_problems, validation_problems
+from job.text import counted, validation_problems
 
 MAX_RETRIES = 10
 """Batch's limit, for all causes together."""
@@ -203,8 +203,8 @@ class Submissions:
             refuse_newer(key, data)
             problems = validation_problems(error, Submission)
             raise CorruptObjectError(
-                f"{key}: is not a submission that this version reads, {counted_problems(problems)}; use the version "
-                "that wrote it, or restore the object",
+                f"{key}: is not a submission that this version reads, {counted(len(problems), 'problem')}; use the "
+                "version that wrote it, or restore the object",
                 problems,
             ) from error
         owner = submission.bucket, submission.run, self.run.key(_name(submission.number))

@@ -13,15 +13,13 @@ from pathlib import Path
 import yaml
 
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics, statistics_of
-from job.datasets.labels import Findings, Problem
+from job.datasets.labels import Findings, Problem, describe_problems
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
 from job.datasets.near_duplicates import NearDuplicates, find_near_duplicates
 from job.datasets.scan import DatasetScan
 from job.errors import DataError
 from job.log import Progress
-from job.text import counted_problems
-
-NUM_SHOWN = 50
+from job.text import counted
 
 CLASSES_FILE = "classes.txt"
 """List of classes that labelling tools write among the labels."""
@@ -66,22 +64,19 @@ class DatasetReport:
 
     def describe(self) -> dict[str, str]:
         """Return what bounds the recall of a training: one sentence each by label, splits first."""
-        counted = {
-            split: f"{counts.num_images} images, {counts.num_background} of them background, "
-            f"{sum(counts.instances)} objects"
+        found = {
+            split: f"{counted(counts.num_images, 'image')}, {counts.num_background} of them background, "
+            f"{counted(sum(counts.instances), 'object')}"
             for split, counts in self.splits.items()
         }
         alike = {"alike": "; ".join(map(str, self.near_duplicates))} if self.near_duplicates else {}
-        return counted | (self.statistics.describe() if self.statistics else {}) | alike
+        return found | (self.statistics.describe() if self.statistics else {}) | alike
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Raise `DataError` if there are problems, with the first of them, in a message from subject to advice."""
-        if not self.problems:
-            return
-        listed = [str(problem) for problem in self.problems[:NUM_SHOWN]]
-        if len(self.problems) > NUM_SHOWN:
-            listed.append(f"... and {len(self.problems) - NUM_SHOWN} more")
-        raise DataError(f"{subject}: {counted_problems(self.problems)} found; {advice}", listed)
+        """Raise `DataError` if there are problems, with all their causes, in a message from subject to advice."""
+        if self.problems:
+            found = counted(len(self.problems), "problem")
+            raise DataError(f"{subject}: {found} found; {advice}", describe_problems(self.problems))
 
 
 def check_dataset(
@@ -251,7 +246,7 @@ def _report_misplaced(
         where = f"has no label in {label_of(image)}, where Ultralytics looks"
         problems.append(Problem(image, None, "unused label", f"{where}, but {labels[0]} could be it; move it there"))
     elif others := [name for name in names if name not in found]:
-        text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
+        text = f"has no label, but a file in {others[0].rpartition('.')[2]} has its name; Ultralytics reads .txt alone"
         notes.setdefault(text, []).append(image)
 
 
@@ -265,7 +260,8 @@ def _unlabelled(splits: dict[str, SplitCounts]) -> Iterator[str]:
     """Yield a note for each split with images that have no label file."""
     for name, counts in splits.items():
         if num := counts.num_without_label:
-            yield f"{name}: {num} of {counts.num_images} images have no label file, and count as background"
+            of_all = f"{num} of {counted(counts.num_images, 'image')}"
+            yield f"{name}: {of_all} without a label file, counted as background"
 
 
 def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Findings]) -> Iterator[Problem]:
@@ -288,7 +284,9 @@ def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Proble
         return
     train, val = (set(layout.splits[name].images) for name in ("train", "val"))
     if both := sorted(train & val):
-        message = f"`train` and `val` have {len(both)} images in common, such as {both[0]}; name separate folders"
+        message = (
+            f"`train` and `val` have {counted(len(both), 'image')} in common, such as {both[0]}; name separate folders"
+        )
         yield Problem(layout.data.name, None, "overlap", message)
     seen = {digests[image]: image for image in sorted(val) if image in digests}
     for image in sorted(train - val):

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 
 from job.datasets.data_yaml import MAX_CLASSES
 from job.datasets.image import FORMATS
+from job.datasets.labels import Problem, describe_problems
 from job.errors import DataError
-from job.text import counted_problems, shortened, validation_problems
+from job.text import counted, shortened, validation_problems
 from job.training.coco import CocoPicture
 
 MAX_BYTES = 1_000_000_000
@@ -98,7 +99,11 @@ class CocoDataset:
     num_empty: int = 0
     """Boxes without width or height."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def report(self, path: str, kind: str, message: str) -> None:
+        """Add a problem of a picture or of a file of annotations."""
+        self.problems.append(Problem(path, None, kind, message))
 
 
 def is_coco(data: bytes) -> bool:
@@ -116,12 +121,14 @@ def read_coco(root: Path, files: Iterable[str], images: Iterable[str]) -> CocoDa
         try:
             content = CocoFile.model_validate_json((root / name).read_bytes().removeprefix(BOM_UTF8))
         except ValidationError as error:
-            found.problems += [f"{name}: {text}" for text in validation_problems(error, CocoFile)]
+            for text in validation_problems(error, CocoFile):
+                found.report(name, "form", text)
             continue
         _add(found, root, name, content, lookup)
     if problems := list(dict.fromkeys(found.problems)):
-        what = f"the COCO annotations have {counted_problems(problems)}"
-        raise DataError(f"{root}: {what}; correct them, or export again", shortened(problems, MAX_PROBLEMS))
+        what = f"the COCO annotations have {counted(len(problems), 'problem')}"
+        listed = shortened(describe_problems(problems), MAX_PROBLEMS)
+        raise DataError(f"{root}: {what}; correct them, or export again", listed)
     return found
 
 
@@ -139,21 +146,22 @@ def _add(found: CocoDataset, root: Path, name: str, content: CocoFile, lookup: "
     for annotation in content.annotations:
         by_image.setdefault(annotation.image_id, []).append(annotation)
     ids = {image.id for image in content.images}
-    found.problems += _doubled(name, "images", content.images)
-    found.problems += [
-        f"{name}: has annotations of image {image}, which it does not list" for image in by_image.keys() - ids
-    ]
+    _report_doubled(found, name, "images", content.images)
+    for image_id in [each for each in by_image if each not in ids]:
+        message = f"has annotations of image {image_id}, which it does not list; list it, or leave them out"
+        found.report(name, "no image", message)
     for path, image in _match(found, name, content, lookup).items():
         try:
             size = _size_of(root / path, image)
         except DataError as error:
-            found.problems.append(f"{path}: {error}")
+            found.report(path, "picture", str(error))
             continue
         boxes = list(found.pictures[path].boxes if path in found.pictures else ())
         for annotation in by_image.get(image.id, []):
             box = _clipped(annotation.bbox, *size)
             if annotation.category_id not in numbers:
-                found.problems.append(f"{name}: category {annotation.category_id} is not among its categories")
+                message = f"category {annotation.category_id} is not among its categories; list it there"
+                found.report(name, "category", message)
             elif annotation.iscrowd:
                 found.num_crowds += 1
             elif min(box[2:]) <= 0:
@@ -163,7 +171,7 @@ def _add(found: CocoDataset, root: Path, name: str, content: CocoFile, lookup: "
         found.pictures[path] = CocoPicture(*size, boxes)
         split = split_of(name) or split_of(path)
         if split and (before := found.splits.setdefault(path, split)) != split:
-            found.problems.append(f"{path}: is in {before} and, by {name}, in {split}; list it in one of them")
+            found.report(path, "split", f"is in {before} and, by {name}, in {split}; list it in one of them")
 
 
 def _match(found: CocoDataset, name: str, content: CocoFile, lookup: "_Lookup") -> dict[str, CocoImage]:
@@ -171,10 +179,11 @@ def _match(found: CocoDataset, name: str, content: CocoFile, lookup: "_Lookup") 
     by_path: dict[str, CocoImage] = {}
     for image in content.images:
         if (path := lookup.find(name, image.file_name)) is None:
-            found.problems.append(f"{name}: {image.file_name!r} is no picture that is there, or is several")
+            message = f"{image.file_name!r} is no picture that is there, or is several; correct the name"
+            found.report(name, "no picture", message)
         elif (other := by_path.setdefault(path, image)) is not image:
             two = f"{other.file_name!r} and {image.file_name!r}"
-            found.problems.append(f"{path}: is meant by two images of {name}, {two}; correct one, or leave it out")
+            found.report(path, "two images", f"is meant by two images of {name}, {two}; correct one, or leave it out")
     return by_path
 
 
@@ -184,7 +193,7 @@ def _number_classes(found: CocoDataset, name: str, content: CocoFile) -> dict[Id
     Without the class that some exporters add, the parent of all others, which has no objects.
     """
     used = {annotation.category_id for annotation in content.annotations}
-    found.problems += _doubled(name, "categories", content.categories)
+    _report_doubled(found, name, "categories", content.categories)
     num_children = Counter(each.supercategory for each in content.categories if each.supercategory != each.name)
     numbers = {}
     for category in sorted(content.categories, key=lambda category: (str(type(category.id)), category.id)):
@@ -196,9 +205,10 @@ def _number_classes(found: CocoDataset, name: str, content: CocoFile) -> dict[Id
     return numbers
 
 
-def _doubled(name: str, what: str, entries: Iterable[CocoImage | CocoCategory]) -> list[str]:
-    counts = Counter(entry.id for entry in entries)
-    return [f"{name}: has {count} {what} with the id {number!r}" for number, count in counts.items() if count > 1]
+def _report_doubled(found: CocoDataset, name: str, what: str, entries: Iterable[CocoImage | CocoCategory]) -> None:
+    for number, count in Counter(entry.id for entry in entries).items():
+        if count > 1:
+            found.report(name, f"doubled {what}", f"has {count} {what} with the id {number!r}; give each its own")
 
 
 def _size_of(path: Path, image: CocoImage) -> tuple[int, int]:

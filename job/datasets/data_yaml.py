@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job.datasets.files import real_name
-from job.text import MAX_BYTES, TOO_LARGE, UnreadableYamlError, load_yaml
+from job.text import MAX_BYTES, TOO_LARGE, UnreadableYamlError, counted, load_yaml
 
 DATA_YAML = "data.yaml"
 
@@ -110,7 +110,8 @@ def _read_names(read: DataYaml) -> None:
         return
     missing = next((number for number in range(len(found)) if number not in names), None)
     if missing is not None:
-        read.problems.append(f"`names` has {len(found)} classes, but no number {missing}; number them from 0, no gap")
+        classes = counted(len(found), "class", "classes")
+        read.problems.append(f"`names` has {classes}, but no number {missing}; number them from 0, no gap")
         return
     if wrong := [number for number, name in names.items() if name is None or isinstance(name, list | dict)]:
         read.problems.append(f"`names` has no text for the classes {wrong[:NUM_SHOWN]}; name each class")

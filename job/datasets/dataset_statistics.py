@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from job.datasets.labels import Findings
 from job.datasets.layout import label_of
+from job.text import counted
 from job.training.evaluation_record import SIZES_PX
 
 IMGSZ = 2048
@@ -73,14 +74,16 @@ class DatasetStatistics:
         where = f"in tiles at {self.imgsz} px" if self.tiles else f"at {self.imgsz} px"
         found = {
             "sizes": f"{small} of objects are under {SMALL_PX} px {where}, {in_files} in the files ({self.side_px} px)",
-            "most": f"{self.max_objects} objects in one picture, {self.most_objects_in}",
+            "most": f"{counted(self.max_objects, 'object')} in one picture, {self.most_objects_in}",
         }
         rare = [
             f"{name} {' and '.join(f'{num} in {split}' for split, num in counts.items())}"
             for name, counts in self.rare.items()
         ]
         if rare:
-            more = f", and {len(rare) - NUM_SHOWN} more classes" if len(rare) > NUM_SHOWN else ""
+            more = (
+                f", and {counted(len(rare) - NUM_SHOWN, 'more class', 'more classes')}" if len(rare) > NUM_SHOWN else ""
+            )
             found["few"] = f"{', '.join(rare[:NUM_SHOWN])}{more}"
         return found
 

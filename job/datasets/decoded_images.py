@@ -96,7 +96,7 @@ class DecodedImages:
     def _read(self, key: str) -> dict[str, str]:
         """Return the hashes of a record; none if it cannot be read."""
         try:
-            return _Record.model_validate_json(self._store.read(key)).hashes
+            return _Record.model_validate_json(self._store.read(key, MAX_BYTES)).hashes
         except ValidationError:
             reason = "it is of a newer version of the job, or damaged; delete it then"
         except JobError as error:

@@ -18,7 +18,7 @@ from job.datasets.data_yaml import DATA_YAML, DataYaml, is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import FolderListing, list_files
 from job.datasets.labels import MAX_BYTES as MAX_LABEL_BYTES
-from job.datasets.labels import check_label
+from job.datasets.labels import check_label, describe_problems
 from job.datasets.layout import is_image, label_of, read_layout
 from job.datasets.other_formats import describe_other
 from job.datasets.push import DATASET_NAME, OwnFiles, PushResult, plan_push, require_name
@@ -27,7 +27,7 @@ from job.errors import DataError, MachineError
 from job.storage.object_store import Store
 from job.storage.paths import expanded, is_file, is_folder
 from job.storage.workdir import locked, require_writable, translated_errors
-from job.text import counted_problems, shortened
+from job.text import counted, shortened
 from job.training.coco import CocoPicture, write_labels
 
 log = logging.getLogger(__name__)
@@ -186,8 +186,8 @@ def _is_coco(path: Path) -> bool:
 def _require_own_files(root: Path, listing: FolderListing) -> None:
     """Refuse links that lead out of a folder: what they lead to would be pushed."""
     if listing.refused:
-        problems = shortened([str(problem) for problem in listing.refused], NUM_SHOWN)
-        raise DataError(f"{root}: {counted_problems(listing.refused)} found; correct them", problems)
+        num_found = counted(len(listing.refused), "problem")
+        raise DataError(f"{root}: {num_found} found; correct them", describe_problems(listing.refused))
 
 
 def _from_data_yaml(
@@ -271,11 +271,11 @@ def _from_coco(
     images = [name for name in listing.names if is_image(name)]
     found = read_coco(root, annotations, images)
     if left := len(images) - len(found.pictures):
-        log.warning("%s: %d pictures are in no annotation file, and are left out", root, left)
+        log.warning("%s: leaves out %s in no annotation file", root, counted(left, "picture"))
     if found.num_crowds:
-        log.warning("%s: %d annotations of crowds are left out, as YOLO has none", root, found.num_crowds)
+        log.warning("%s: leaves out %s of crowds, as YOLO has none", root, counted(found.num_crowds, "annotation"))
     if found.num_empty:
-        log.warning("%s: %d boxes without width or height are left out", root, found.num_empty)
+        log.warning("%s: leaves out %s without width or height", root, counted(found.num_empty, "box", "boxes"))
     has_objects = {path: bool(picture.boxes) for path, picture in found.pictures.items()}
 
     def convert(names: Mapping[str, str]) -> None:
@@ -284,5 +284,6 @@ def _from_coco(
 
     stage(Source(root, found.names, has_objects, found.splits, {}), staged, convert)
     num_boxes = sum(len(picture.boxes) for picture in found.pictures.values())
-    log.info("%s: %d boxes of %d pictures converted from COCO", root, num_boxes, len(found.pictures))
+    converted = f"{counted(num_boxes, 'box', 'boxes')} of {counted(len(found.pictures), 'picture')}"
+    log.info("%s: %s converted from COCO", root, converted)
     return ImportedFolder(staged, is_staged=True, root=root)

@@ -5,11 +5,13 @@ Guarantees that a label without problems loses no row in training.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
+
+from job.text import counted
 
 TOLERANCE = 0.01
 """How far outside 0..1 Ultralytics accepts coordinates."""
@@ -22,6 +24,9 @@ MAX_BYTES = 64_000_000
 
 NUM_SIZE_DIGITS = 6
 """Decimals of a size: a hundredth of a pixel in an image of 10,000."""
+
+NUM_NAMED = 3
+"""Places of one cause that are named; the others are counted."""
 
 ROW_KINDS = frozenset({"class", "coordinates", "size"})
 """Problems that only a row of numbers can have."""
@@ -38,9 +43,43 @@ class Problem:
     kind: str
     message: str
 
+    @property
+    def place(self) -> str:
+        """The file, with the line if there is one."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"
+
     def __str__(self) -> str:
-        where = self.path if self.line is None else f"{self.path}:{self.line}"
-        return f"{where}: {self.message}"
+        return f"{self.place}: {self.message}"
+
+
+def describe_problems(problems: Iterable[Problem]) -> list[str]:
+    """Return problems in lines, those of one cause together: the same kind with the same remedy.
+
+    Of a cause the first messages are listed, and of a message the first places.
+    """
+    by_cause: dict[tuple[str, str], dict[str, list[Problem]]] = {}
+    for problem in problems:
+        cause = problem.kind, problem.message.rpartition("; ")[2]
+        by_cause.setdefault(cause, {}).setdefault(problem.message, []).append(problem)
+    lines = []
+    for by_message in by_cause.values():
+        groups = list(by_message.values())
+        lines += [f"{_describe_places(group)}: {group[0].message}" for group in groups[:NUM_NAMED]]
+        if others := [problem for group in groups[NUM_NAMED:] for problem in group]:
+            lines.append(f"... and {len(others)} more like these{_in_files(others)}")
+    return lines
+
+
+def _describe_places(problems: Sequence[Problem]) -> str:
+    """Return the first places, and how many more there are in how many files."""
+    named = ", ".join(problem.place for problem in problems[:NUM_NAMED])
+    return f"{named} and {num} more{_in_files(problems)}" if (num := len(problems) - NUM_NAMED) > 0 else named
+
+
+def _in_files(problems: Sequence[Problem]) -> str:
+    """Return the number of files, unless each problem is a file, or all are in one."""
+    num_files = len({problem.path for problem in problems})
+    return f", in {counted(num_files, 'file')}" if 1 < num_files < len(problems) else ""
 
 
 Side = Annotated[int, Field(ge=1, le=1_000_000_000)]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from job.errors import DataError
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
-from job.text import dataset_and_version, shortened, validation_problems
+from job.text import counted, dataset_and_version, shortened, validation_problems
 
 SCHEMA = 2
 
@@ -36,6 +36,9 @@ INTERNAL = re.compile(
     rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|{DELETED.pattern}|objects/[0-9a-f]{{64}}|shards/[0-9a-f]{{64}}"
 )
 """Keys among a dataset's files that belong to the job."""
+
+LOCK_BYTES = 1_000_000_000
+"""Limit of a lock: more than three million pictures with their labels, and about 7 GB of memory to read it."""
 
 NUM_SHOWN = 5
 
@@ -120,8 +123,14 @@ class DatasetLock(BaseModel):
         )
 
     def to_json(self) -> bytes:
-        """Return the object to store: the same bytes for the same lock."""
-        return (json.dumps(self.model_dump(by_alias=True, exclude_none=True), indent=0) + "\n").encode()
+        """Return the object to store: the same bytes for the same lock; raises `DataError` if none could read it."""
+        data = (json.dumps(self.model_dump(by_alias=True, exclude_none=True), indent=0) + "\n").encode()
+        if len(data) > LOCK_BYTES:
+            raise DataError(
+                f"dataset: has {len(self.files):,} files, too many for one lock of {LOCK_BYTES / 1e9:g} GB; push parts "
+                "of it as datasets of their own"
+            )
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +320,8 @@ class DatasetListing:
                 problems.append(f"{path}: changed")
         if problems:
             raise DataError(
-                f"dataset {self.name}: differs from its {self.lock_name(version.number)} in {len(problems)} files; "
-                "push it again, or put them back",
+                f"dataset {self.name}: differs from its {self.lock_name(version.number)} in "
+                f"{counted(len(problems), 'file')}; push it again, or put them back",
                 shortened(problems, NUM_SHOWN),
             )
         return DatasetVersion(version.number, found, version.sha256)
@@ -320,7 +329,8 @@ class DatasetListing:
     def read(self, number: int) -> DatasetVersion:
         """Read a version's lock; raises `DataError` if it cannot be read."""
         name = self.lock_name(number)
-        lock = DatasetLock.parse(self.store.read(self.prefix + name), f"dataset {self.name}: {name}")
+        data = self.store.read(self.prefix + name, LOCK_BYTES)
+        lock = DatasetLock.parse(data, f"dataset {self.name}: {name}")
         pinned = {
             path: StoredObject(self.prefix + (file.at or path), file.size, "", file.crc32c)
             for path, file in lock.files.items()

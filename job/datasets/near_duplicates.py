@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from job.datasets.labels import Findings
+from job.text import counted
 
 NUM_PARTS = 16
 """Parts of a picture in a row and in a column."""
@@ -50,7 +51,7 @@ class NearDuplicates:
 
     def __str__(self) -> str:
         picture, like = self.pairs[0]
-        return f"{self.num_pictures} images of {self.split} look like one of {self.other}: {picture} like {like}"
+        return f"{self.split} has {counted(self.num_pictures, 'image')} like one of {self.other}: {picture} like {like}"
 
 
 def hash_of(pixels: NDArray[Any]) -> str:

@@ -19,6 +19,7 @@ from job.datasets.check import DatasetReport, broken_files, check_dataset, set_a
 from job.datasets.data_yaml import is_data_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
+from job.datasets.labels import describe_problems
 from job.datasets.lockfile import DatasetVersion, list_dataset, read_locked_version, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE, scan_arriving
 from job.datasets.versions import dataset_names
@@ -29,7 +30,7 @@ from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
 from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
-from job.text import dataset_and_version, nearest, shortened
+from job.text import counted, dataset_and_version, nearest, shortened
 from job.training.prepared_pixels import PIXELS, PixelFolder, make_room
 
 log = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ def prepare_data(
             if aside and not pulled_already:
                 away = folder.with_name(f"{name}.quarantine")
                 mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
-                log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
+                log.warning("dataset %s: sets %s aside, not trained on", name, counted(len(aside), "broken file"))
                 report = check()
         readers.join()
     _log_report(name, report, is_new=pinned is None)
@@ -215,7 +216,7 @@ def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
         report.raise_if_broken(f"dataset {name}", advice)
         for label, text in report.describe().items():
             log.info("dataset %s: %s: %s", name, label, one_line(text))
-    warnings = [*(f"{problem}" for problem in report.problems), *report.warnings]
+    warnings = [*describe_problems(report.problems), *report.warnings]
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
     if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
@@ -239,7 +240,7 @@ def _pull_missing(
         with scan_arriving(folder, files, decoded.hashes) as on_fetched:
             pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
         num_fetched = pulled.num_transferred
-    log.info("dataset %s: %d files, %d of them fetched now", folder.name, len(files), num_fetched)
+    log.info("dataset %s: %s, %d of them fetched now", folder.name, counted(len(files), "file"), num_fetched)
 
 
 def _pull(
@@ -267,8 +268,8 @@ def _require_none(folder: Path, others: Collection[str]) -> None:
     """Refuse files that are in no version: Ultralytics reads every file in the folder of a split."""
     if others:
         raise MachineError(
-            f"{folder}: {len(others)} files there are not in the dataset, and training would read them; move them "
-            "away, or choose another --workdir",
+            f"{folder}: has {counted(len(others), 'file')} not in the dataset, which training would read; move such "
+            "files away, or choose another --workdir",
             shortened(sorted(others), NUM_SHOWN),
         )
 

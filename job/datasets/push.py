@@ -15,11 +15,11 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.check import DatasetReport, check_dataset
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.files import list_files
-from job.datasets.labels import Problem
+from job.datasets.labels import Problem, describe_problems
 from job.datasets.lockfile import (
     LOCK,
     DatasetListing,
@@ -40,7 +40,7 @@ from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.storage.paths import is_folder
 from job.storage.transfer import PUSHED
-from job.text import counted_problems
+from job.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class PushResult:
     def __str__(self) -> str:
         changed = f" ({self.changes})" if self.changes else ""
         sent = f"{self.num_sent} of them sent now ({self.bytes_sent / 1e6:.1f} MB)"
-        return f"version {self.version}{changed}, {self.num_total} files, {sent}"
+        return f"version {self.version}{changed}, {counted(self.num_total, 'file')}, {sent}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +264,10 @@ def _require_sound(own: OwnFiles, folder: Path, report: DatasetReport, *, force:
     if not force:
         report.raise_if_broken(own.source, "correct them, or pass --force to push all the same")
     elif report.problems:
-        problems = counted_problems(report.problems)
+        problems = counted(len(report.problems), "problem")
         log.warning("%s: is pushed with %s, for which training will refuse it:", own.source, problems)
-        for problem in report.problems[:NUM_SHOWN]:
-            log.warning("  - %s", one_line(str(problem)))
+        for line in describe_problems(report.problems):
+            log.warning("  - %s", one_line(line))
 
 
 def _assign_keys(

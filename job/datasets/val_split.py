@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from job.text import shortened
+from job.text import counted, shortened
 
 SHARE = 0.2
 """Share of the pictures that validation gets, as far as groups allow."""
@@ -37,7 +37,7 @@ class ValSplit:
 def choose_val(has_objects: Mapping[str, bool]) -> ValSplit:
     """Choose validation pictures by path; `has_objects` tells of each picture whether it has any."""
     paths = sorted(has_objects, key=_natural)
-    counted = f"of {len(paths)} pictures"
+    of_all = f"of {counted(len(paths), 'picture')}"
     for what, key in (("folders", _folder), ("flights", _flight)):
         groups = _grouped(paths, key)
         if what == "flights" and len(groups) * MIN_PER_FLIGHT > len(paths):
@@ -46,11 +46,11 @@ def choose_val(has_objects: Mapping[str, bool]) -> ValSplit:
             pictures = frozenset(path for name in chosen for path in groups[name])
             named = ", ".join(shortened([name or "." for name in sorted(chosen, key=_natural)], NUM_SHOWN))
             return ValSplit(
-                pictures, f"val is {len(chosen)} of {len(groups)} {what}, {len(pictures)} {counted}: {named}"
+                pictures, f"val is {len(chosen)} of {len(groups)} {what}, {len(pictures)} {of_all}: {named}"
             )
     block = _last_block(paths, has_objects)
     why = "since neither folders nor names tell flights apart; pictures at the cut may look alike"
-    return ValSplit(frozenset(block), f"val is the last {len(block)} {counted} in the order of their names, {why}")
+    return ValSplit(frozenset(block), f"val is the last {len(block)} {of_all} in the order of their names, {why}")
 
 
 def _grouped(paths: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from job.prediction.threshold import Threshold
 from job.recipes.arguments import validation_tiles
 from job.recipes.recognition import shown_recipe
 from job.runs.records import FinalRecord, RunRecord
-from job.text import percent
+from job.text import counted, percent
 from job.training.evaluation_record import Evaluation
 from job.training.files import BEST
 
@@ -81,7 +81,7 @@ def _classes(evaluation: Evaluation | None) -> list[str]:
         rows.append((str(number), escape(name), *cells))
     point = evaluation.operating_point["confidence"]
     return [
-        f"At a confidence of {point:g}, on {evaluation.num_images} validation pictures:",
+        f"At a confidence of {point:g}, on {counted(evaluation.num_images, 'validation picture')}:",
         "",
         *_table(("number", "class", "objects", "precision", "recall", "F1", "mAP50"), rows),
     ]
@@ -97,9 +97,9 @@ def _data(record: RunRecord, evaluation: Evaluation | None) -> list[str]:
     )
     return [
         f"- Data set {escape(data.name)}, digest `{data.digest}`.",
-        f"- {facts.num_train_images or 'Unknown'} pictures to train on, "
+        f"- Pictures: {facts.num_train_images or 'unknown'} to train on, "
         f"{facts.num_val_images or 'unknown'} to validate on"
-        + (f", {len(data.set_aside)} broken files set aside." if data.set_aside else "."),
+        + (f", {counted(len(data.set_aside), 'broken file')} set aside." if data.set_aside else "."),
         f"- Trained at {evaluation.imgsz if evaluation else train['imgsz']} px.",
         *with_tiles,
     ]
@@ -111,7 +111,7 @@ def _lineage(record: RunRecord, final: FinalRecord) -> list[str]:
     return [
         f"- Run {escape(record.run)}, recipe {escape(shown_recipe(record.request))}, begun {record.created_at}.",
         f"- Start weights: {source}.",
-        f"- {final.num_epochs} epochs ({escape(final.reason)}), best in epoch {final.best_epoch}.",
+        f"- {counted(final.num_epochs, 'epoch')} ({escape(final.reason)}), best in epoch {final.best_epoch}.",
         f"- `{BEST}`: SHA-256 `{final.weights[BEST].sha256}`.",
     ]
 
@@ -119,9 +119,9 @@ def _lineage(record: RunRecord, final: FinalRecord) -> list[str]:
 def _check(export: ExportRecord) -> list[str]:
     parity = export.parity
     return [
-        f"{parity.num_pictures} of {parity.num_of} validation pictures through both models on the CPU, padded to",
-        f"squares; {parity.num_candidates} candidates were compared. Precision, recall and F1 are at {parity.at:g}:",
-        f"{parity.num_in_both} boxes are in both there, and {parity.num_in_one} in one alone.",
+        f"{parity.num_pictures} of {counted(parity.num_of, 'validation picture')} through both models on the CPU,",
+        f"padded to squares, with {counted(parity.num_candidates, 'candidate')}. Precision, recall and F1 are at",
+        f"{parity.at:g}: {counted(parity.num_in_both, 'box', 'boxes')} in both, and {parity.num_in_one} in one alone.",
         "",
         *_table(("greatest difference", BEST, "this file", "difference", "bound"), parity.rows(export.request.bounds)),
     ]

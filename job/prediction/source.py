@@ -19,7 +19,7 @@ from job.errors import CorruptObjectError, DataError, InvalidInputError, ObjectN
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 from job.storage.paths import is_file, is_folder
-from job.text import shortened
+from job.text import counted, shortened
 
 NUM_SHOWN = 10
 
@@ -58,7 +58,7 @@ class Source(ABC):
         self.pictures = sorted(pictures, key=lambda picture: picture.name)
         self.num_others = num_others
         if not self.pictures:
-            others = f", and {num_others} other files" if num_others else ""
+            others = f", and {counted(num_others, 'other file')}" if num_others else ""
             raise DataError(f"source {uri}: has no pictures{others}; name a folder, files, or gs://BUCKET/PREFIX")
 
     @cached_property
@@ -113,7 +113,7 @@ class _Objects(Source):
         super().__init__(store.uri, pictures, len(found) - len(pictures), whole=not prefix)
 
     def _read(self, key: str) -> bytes:
-        return self._store.read(key)
+        return self._store.read(key, MAX_BYTES)
 
 
 def open_source(words: Sequence[str]) -> Source:

@@ -63,13 +63,10 @@ def metrics_at(evaluation: Evaluation | None, confidence: float) -> dict[str, fl
     They are those of the operating point, or of the point of the curves that is nearest. The mean F1 of the classes,
     which both have as well, is another figure than the F1 of a run's result.
     """
-    if evaluation is None or not (curves := evaluation.curves):
+    if evaluation is None or not evaluation.curves:
         return {}
-    if confidence == _own(evaluation):
-        point = evaluation.operating_point
-    else:
-        nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
-        point = {name: values[nearest] for name, values in curves.items()}
+    is_own = confidence == _own(evaluation)
+    point = evaluation.operating_point if is_own else evaluation.at(confidence)
     known: dict[str, float] = {name: point[name] for name in ("precision", "recall") if name in point}
     both = known.keys() == {"precision", "recall"}
     return known | {"f1": statistics.harmonic_mean(known.values())} if both else known

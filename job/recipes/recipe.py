@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from job.errors import RecipeError
 from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments, requested, traded
-from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml, nearest, validation_problems
+from job.text import MAX_BYTES, UnreadableYamlError, counted, load_yaml, nearest, validation_problems
 
 Profile = Literal["full", "demo"]
 
@@ -141,7 +141,7 @@ class Recipe:
         """Return the recipe with some arguments replaced; raises `RecipeError` with every problem of them."""
         values, problems = check_arguments(overrides)
         if problems:
-            raise RecipeError(f"training arguments: {counted_problems(problems)}", problems)
+            raise RecipeError(f"training arguments: {counted(len(problems), 'problem')}", problems)
         return dataclasses.replace(self, train=self.train | values, given=self.given | values.keys())
 
 
@@ -192,7 +192,7 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
         read = _RecipeFile.model_validate(loaded)
     except ValidationError as error:
         problems = validation_problems(error, _RecipeFile)
-        raise RecipeError(f"recipe {source}: {counted_problems(problems)}", problems) from error
+        raise RecipeError(f"recipe {source}: {counted(len(problems), 'problem')}", problems) from error
     train, start = read.train.model_dump(exclude_unset=True), read.start
     if profile == "demo":
         train, start = train | read.demo.train.model_dump(exclude_unset=True), read.demo.start or start

@@ -8,9 +8,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from job.datasets.image import load_image
+from job.datasets.image import MAX_BYTES, load_image
 from job.datasets.lockfile import moved_files
-from job.errors import DataError, ObjectNotFoundError
+from job.errors import DataError, ObjectNotFoundError, OversizedObjectError
 from job.runs.records import PinnedDataset
 from job.storage.object_store import Store
 from job.training.evaluation_record import Evaluation, ImageEvaluation, ObjectBox, PredictedBox
@@ -159,9 +159,9 @@ def make_pictures(
             break
         views = (images_before.get(image.image), image if after else None)
         try:
-            data = store.read(moved.get(image.image, f"{folder}/{image.image}"))
+            data = store.read(moved.get(image.image, f"{folder}/{image.image}"), MAX_BYTES)
             pictures.append(_picture(data, image, views, evaluation.names))
-        except (ObjectNotFoundError, DataError):
+        except (ObjectNotFoundError, OversizedObjectError, DataError):
             continue
     return pictures
 

@@ -51,7 +51,7 @@ def confusions_of(evaluation: Evaluation) -> list[Confusion] | None:
 def mistakes_by_class(evaluation: Evaluation) -> list[ClassMistakes]:
     """Return the classes of which an object was missed, the one with the most first."""
     named = [
-        (class_name(evaluation, each.category), class_name(evaluation, each.called), each.num_objects)
+        (evaluation.class_name(each.category), evaluation.class_name(each.called), each.num_objects)
         for each in confusions_of(evaluation) or ()
     ]
     found = [
@@ -86,7 +86,7 @@ def confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
         return None
     counts = Counter(
         {
-            (class_name(evaluation, each.category), class_name(evaluation, each.called)): each.num_objects
+            (evaluation.class_name(each.category), evaluation.class_name(each.called)): each.num_objects
             for each in confusions
         }
     )
@@ -97,8 +97,3 @@ def confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
         rows.append((each.name, called, each.num_objects - sum(called)))
         invented[names.index(each.name)] = each.num_false_alarms - sum(counts[other, each.name] for other in names)
     return ConfusionMatrix(names, rows, invented)
-
-
-def class_name(evaluation: Evaluation, category: int) -> str:
-    """Return the name of a class, or its number if it has none."""
-    return evaluation.names[category] if category < len(evaluation.names) else str(category)

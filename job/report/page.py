@@ -3,10 +3,10 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Literal
 from urllib.parse import quote
 
+from job.analysis.class_falls import find_class_falls
 from job.analysis.falls import Schedule, find_falls
 from job.analysis.learning_curve import BEST, EARLY_GAIN, FALLEN, PLATEAU, RULES, STEADY_GAIN, notes_on
 from job.analysis.metrics import LABELS
@@ -23,7 +23,7 @@ from job.report.template import render_template
 from job.runs.cost import RunCost
 from job.runs.resume import warnings_of
 from job.runs.run import BEST_WEIGHTS
-from job.text import MINUTE, clock, percent
+from job.text import MINUTE, clock, counted, percent
 from job.training.evaluation_record import SIZES_PX, SizeEvaluation
 
 METRIC_CHARTS = {
@@ -75,17 +75,17 @@ def render(facts: Facts) -> str:
         kinds=KINDS,
         thresholds=_thresholds(facts),
         best_weights=facts.objects.get(BEST_WEIGHTS),
-        plots={name: f"{_folder(facts)}{quote(name)}" for name in sorted(filter(PLOT.fullmatch, facts.objects))},
+        plots={name: _folder(facts) + _in_address(name) for name in sorted(filter(PLOT.fullmatch, facts.objects))},
         metric_charts=list(_metric_charts(facts)),
         loss_charts=list(_loss_charts(facts)),
         epochs=epochs,
         falls=[fall.describe(Schedule.of(facts.record)) for fall in find_falls(*_f1_of(facts))],
         course={note: at for note in COURSE if (at := [epoch for epoch, _, notes in epochs if note in notes])},
         rules=RULES,
+        class_falls=find_class_falls(before, facts.evaluation),
         evaluation=evaluation,
         f1_before={each.name: each.f1 for each in before.classes} if before else {},
         confidence_chart=_confidence_chart(facts),
-        at_confidence=evaluation and partial(_at_confidence, evaluation.curves),
         pictures=make_pictures(facts.run.store, record.dataset, before, facts.evaluation),
         sizes=sizes,
         recalls=recalls,
@@ -107,7 +107,7 @@ def render(facts: Facts) -> str:
 def state_of(facts: Facts) -> str:
     """Return state and progress in a sentence; with the time if the run is running."""
     if facts.final is not None:
-        return f"{facts.final.reason} after {len(facts.rows)} epochs"
+        return f"{facts.final.reason} after {counted(len(facts.rows), 'epoch')}"
     ended = _ended(facts)
     when = f" at {clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
@@ -143,10 +143,15 @@ def _folder(facts: Facts) -> str:
     """Return the address of the run's folder as seen from the report; of a bucket, one that a browser can open."""
     uri = facts.run.store.uri
     return (
-        f"https://storage.cloud.google.com/{quote(uri.removeprefix('gs://'))}/{facts.run.key('')}"
+        f"https://storage.cloud.google.com/{_in_address(uri.removeprefix('gs://'))}/{facts.run.key('')}"
         if "://" in uri
         else ""
     )
+
+
+def _in_address(name: str) -> str:
+    """Return a name as a part of an address, with the bytes of one that is no UTF-8 text."""
+    return quote(name, errors="surrogateescape")
 
 
 def _trained_on(facts: Facts) -> tuple[list[str], dict[str, list[int]]]:
@@ -248,11 +253,6 @@ def _confidence_chart(facts: Facts) -> str:
     if facts.evaluation and before and before.curves:
         lines.append(Series("F1 before", "muted", before.curves["f1"], "-."))
     return charts.confidence_chart(curves["confidence"], lines, evaluation.operating_point["confidence"])
-
-
-def _at_confidence(curves: dict[str, list[float]], confidence: float) -> dict[str, float]:
-    nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
-    return {name: values[nearest] for name, values in curves.items()}
 
 
 def _recall_by_size(facts: Facts) -> tuple[dict[str, SizeEvaluation], list[Series]]:

@@ -7,9 +7,7 @@ read again. Of two reports put in the same moment either may stay; the next comm
 from job.report.data import read_facts
 from job.report.page import render
 from job.runs.records import RunRecord
-from job.runs.run import Run
-
-REPORT = "report.html"
+from job.runs.run import REPORT, Run
 
 
 def write_report(run: Run, record: RunRecord) -> str:

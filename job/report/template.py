@@ -5,11 +5,11 @@ Guarantees one self-contained file: a page makes no request, and text from recor
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from job.text import clock, dollars, duration, percent
+from job.text import clock, counted, dollars, duration, percent
 
 
 def render_template(name: str, **context: object) -> str:
-    """Return a page as HTML."""
+    """Return a page as HTML; bytes of a path that are no UTF-8 text are spelt out, so that it can be written."""
     environment = Environment(
         loader=PackageLoader("job.report"),
         autoescape=True,
@@ -23,7 +23,8 @@ def render_template(name: str, **context: object) -> str:
         "duration": duration,
         "dollars": dollars,
         "clock": clock,
+        "counted": counted,
         "grouped": "{:,}".format,
         "megabytes": lambda num_bytes: f"{num_bytes / 1e6:.1f} MB",
     }
-    return environment.get_template(name).render(**context)
+    return environment.get_template(name).render(**context).encode("utf-8", "backslashreplace").decode()

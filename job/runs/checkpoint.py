@@ -26,6 +26,7 @@ from job.runs.run import Claim, Run
 from job.storage.checksums import sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import StoredObject
+from job.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
                 ) from error
     if damaged := set_aside(run):
         raise CorruptObjectError(
-            f"run {run.name}: none of its {len(damaged)} checkpoints is intact; start a new run",
+            f"run {run.name}: has no intact checkpoint, found {len(damaged)} set aside; start a new run",
             [problem for problems in damaged.values() for problem in problems],
         )
     return None
@@ -255,8 +256,8 @@ def _contradiction(run: Run, file: CommittedFile, there: StoredObject | None, sc
         return f"{file.key}: is gone"
     if there.size_bytes != file.size_bytes or file.crc32c not in {None, there.crc32c}:
         return (
-            f"{file.key}: its bytes are not those that were committed, {there.size_bytes} bytes with CRC-32C "
-            f"{there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
+            f"{file.key}: its bytes are not those that were committed, {counted(there.size_bytes, 'byte')} with "
+            f"CRC-32C {there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
         )
     try:
         run.store.get(file.key, scratch / file.name)  # a folder's bytes may contradict their own checksum

@@ -21,7 +21,7 @@ from job.goodput import Phase
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, CheckpointId, PhaseSeconds, Price, ResumeReceipt, now
 from job.runs.run import Run
-from job.text import HOUR, dollars, duration, labelled, percent, seconds_between, table
+from job.text import HOUR, counted, dollars, duration, labelled, percent, seconds_between, table
 
 GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
@@ -134,7 +134,7 @@ class RunCost:
         known = [price.machine, f"prices of {price.date}" if price.date else ""]
         text = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
         if num_unpriced := sum(attempt.price.usd_per_h is None for attempt in self.attempts):
-            text += f", without {num_unpriced} attempts whose price is unknown"
+            text += f", without {counted(num_unpriced, 'attempt')} whose price is unknown"
         if self.on_demand_usd is not None:
             text += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
         return text

@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from job.runs.listing import RunListing
 from job.runs.records import Part, Record, Timestamp
-from job.text import percent
+from job.text import counted, percent
 from job.training.evaluation_record import PictureCounts
 
 SPLITS = ("test", "val")
@@ -130,7 +130,7 @@ class SplitEvaluation(Record):
         figures = {"F1": self.total.f1, "precision": self.total.precision, "recall": self.total.recall}
         texts = [f"{name} {_percent(figure)}" for name, figure in figures.items()]
         same = ", which also chose the threshold" if self.is_chosen_here else ""
-        return f"{', '.join(texts)}; {len(self.pictures)} pictures of {self.split}{same}"
+        return f"{', '.join(texts)}; {counted(len(self.pictures), 'picture')} of {self.split}{same}"
 
 
 def _percent(figure: IntervalEstimate) -> str:

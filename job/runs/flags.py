@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from job.errors import JobError, RecipeError, UsageError
 from job.storage.paths import expanded
-from job.text import describe_type, shown
+from job.text import counted, describe_type, shown
 
 YEAR_S = 365 * 24 * 3600
 """Longest accepted duration; timeouts of the system end not far above."""
@@ -50,7 +50,7 @@ class Options(BaseModel):
             raise problems[0]
         lines = [line for problem in problems for line in problem.problems or (problem.message,)]
         kind = UsageError if any(isinstance(problem, UsageError) for problem in problems) else RecipeError
-        raise kind(f"command line: {len(lines)} problems", lines)
+        raise kind(f"command line: {counted(len(lines), 'problem')}", lines)
 
     @classmethod
     def flags(cls) -> dict[str, FieldInfo]:

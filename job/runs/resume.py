@@ -8,7 +8,7 @@ from job.recipes.arguments import traded
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, Exactness, Manifest, ResumeReceipt, RunRecord, StopRequest, differences
 from job.runs.run import Claim
-from job.text import seconds_between
+from job.text import counted, seconds_between
 from job.training.position import BEGINNING, Position
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
@@ -40,15 +40,15 @@ class PreviousAttempts:
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
         """Return a request to stop that the next attempt has to obey, since no attempt has ended by it.
 
-        A machine may be preempted before its attempt sees the request, and its Batch job starts another one in its
-        place. A request after the end of its attempt is void, and so is one before a person's start.
+        A machine may be preempted before its attempt sees the request, or while it is written, and its Batch job starts
+        another one in its place. A request before a person's start is void.
         """
         for attempt in reversed(self.attempts):
-            end, request = attempt.end, attempt.stop
+            end = attempt.end
             if cloud_job is None or attempt.claim.cloud_job != cloud_job or (end and end.reason is EndReason.PAUSED):
                 return None
-            if request:
-                return None if end and end.ended_at < request.asked_at else request
+            if attempt.stop:
+                return attempt.stop
         return None
 
     @property
@@ -105,9 +105,8 @@ def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness
         seen = attempt.observations
         because = [*(attempt.start.differs if attempt.start else []), *(w for w in seen.warnings if "determin" in w)]
         if seen.num_ooms:
-            because.append(
-                f"GPU memory: was too short {seen.num_ooms} times, so that slower kernels may have been chosen"
-            )
+            times = counted(seen.num_ooms, "time")
+            because.append(f"GPU memory: was too short {times}, so that slower kernels may have been chosen")
         if because:
             return Exactness(exact=False, from_attempt=attempt.number, because=because)
     return Exactness(exact=True)

@@ -38,6 +38,8 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 BEST_WEIGHTS = f"weights/{BEST}"
 
+REPORT = "report.html"
+
 SUBMISSIONS = "segments/"
 """Where a run's submissions lie; the first may be there before the run begins."""
 

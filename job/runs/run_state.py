@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from job.errors import EndReason
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
+from job.text import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class RunState:
 
     def __str__(self) -> str:
         if self.finished:
-            return f"{self.name}, {self.epoch} epochs"
+            return f"{self.name}, {counted(self.epoch, 'epoch')}"
         return f"{self.name}, epoch {self.epoch} of {self.num_epochs}, attempt {self.num_attempts}"
 
 

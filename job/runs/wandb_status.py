@@ -2,7 +2,7 @@
 
 from job.runs.listing import RunListing
 from job.runs.records import Record
-from job.runs.run import Claim, Run
+from job.runs.run import Claim
 
 
 class WandbStatus(Record):
@@ -20,11 +20,6 @@ class WandbStatus(Record):
 def write_status(claim: Claim, status: WandbStatus) -> None:
     """Write the status of an attempt, in place of an earlier one."""
     claim.run.write(_name(claim.attempt), status, overwrite=True)
-
-
-def read_status(run: Run, attempt: int) -> WandbStatus | None:
-    """Read the status of an attempt, if it has one."""
-    return run.read(WandbStatus, _name(attempt))
 
 
 def describe(listing: RunListing) -> str:

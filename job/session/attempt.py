@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter
-from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError
+from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError, PreemptionError
 from job.recipes.arguments import traded
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
@@ -81,35 +81,43 @@ def attempt_recorded(
 
     Raises:
         DefectError: For an exception that is no `JobError`.
+        PeerFailedError: For a notice by which a launcher ends this rank, since another one has failed.
     """
 
     def end(reason: str, fields: Mapping[str, object]) -> None:
         claim.end(reason, {**fields, **more_fields(), "seconds": context.timer.seconds()})
 
+    def cause_of(error: BaseException) -> BaseException:
+        if isinstance(error, PreemptionError) and not error.on_all_ranks:
+            return context.group.failure() or error
+        if isinstance(error, Exception) and not isinstance(error, JobError):
+            return DefectError(f"run {claim.run.name}", error)
+        return error
+
     def end_by(error: BaseException) -> None:
         fields = {
             "exit_code": getattr(error, "exit_code", ExitCode.DEFECT),
             "message": " ".join(str(error).split()),
-            "error": error.name if isinstance(error, DefectError) else type(error).__name__,
+            "error": error.name if isinstance(error, JobError) else type(error).__name__,
         }
         more = {name: text for name in ("traceback", "not_committed") if (text := getattr(error, name, ""))}
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
             end(getattr(error, "reason", EndReason.FAILED), fields | more)
 
     def leave_by(error: BaseException) -> None:
-        end_by(error)
-        context.on_leave(error)
+        cause = cause_of(error)
+        end_by(cause)
+        context.on_leave(cause)
 
     context.watchdog.on_hang = context.preemption.on_deadline = leave_by
     try:
         yield
     except BaseException as error:
-        if isinstance(error, JobError) or not isinstance(error, Exception):
-            end_by(error)
+        cause = cause_of(error)
+        end_by(cause)
+        if cause is error:
             raise
-        defect = DefectError(f"run {claim.run.name}", error)
-        end_by(defect)
-        raise defect from error
+        raise cause from error
     if finished:
         end(EndReason.FINISHED, {"exit_code": ExitCode.FINISHED, "message": "", "error": None})
 

@@ -12,14 +12,13 @@ from job.analysis.summary import finished_runs, read_summary, with_evaluation
 from job.datasets.versions import newer_version
 from job.errors import JobError
 from job.log import LiveLine
-from job.report.publish import REPORT
 from job.report.reproduce import use_of
 from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, Request, RunRecord
 from job.runs.request import command_for
-from job.runs.run import BEST_WEIGHTS, Run
+from job.runs.run import BEST_WEIGHTS, REPORT, Run
 from job.runs.search import find_run
-from job.text import HOUR, NUM_LABEL, command_line, dataset_and_version, dollars, duration, labelled
+from job.text import HOUR, NUM_LABEL, command_line, counted, dataset_and_version, dollars, duration, labelled
 from job.training.callbacks import Step
 
 if TYPE_CHECKING:
@@ -152,8 +151,8 @@ def say_finished(run: Run, record: RunRecord, final: FinalRecord, *, already: bo
     state = "was finished before" if already else "is finished"
     advice = "; to train it again, pass --run with a new name" if already else ""
     log.info(
-        "run %s %s: %s after %d epochs, best in epoch %d%s",
-        *(run.name, state, final.reason, final.num_epochs, final.best_epoch, advice),
+        "run %s %s: %s after %s, best in epoch %d%s",
+        *(run.name, state, final.reason, counted(final.num_epochs, "epoch"), final.best_epoch, advice),
     )
     if not final.bits.exact:
         log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))

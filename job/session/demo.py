@@ -22,10 +22,14 @@ log = logging.getLogger(__name__)
 
 DATASET = "wildlife-demo"
 
+TAKES = "6 to 10 min on two CPU cores"
+"""Measured from the first line to the last, of recipe A in an empty bucket, the installation left out."""
+
 
 def train_demo(store: Store, request: TrainRequest) -> None:
     """Train a recipe at demo scale, after the recipe that it starts from if that has no run yet."""
     if not dataset_names(store) or list_dataset(store, DATASET).is_incomplete:
+        log.info("demo: recipe A, after the baseline that it starts from, takes %s", TAKES)
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))

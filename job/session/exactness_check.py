@@ -21,14 +21,18 @@ from job.errors import JobError, what_failed
 from job.recipes.recipe import Recipe, load_recipe
 from job.session import environment
 from job.session.doctor import GIB
+from job.session.preemption import PreemptionWatcher
 from job.session.verify_resume import first_differences
 from job.storage.workdir import require_writable
+from job.text import counted
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.files import STATE
 from job.training.isolation import isolate_ultralytics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch.amp import GradScaler
 
     from job.training.state import Snapshot
 
@@ -73,7 +77,10 @@ class Trial:
         self.folder.mkdir()
         process = get_context("spawn").Process(target=_train, args=(self,))
         process.start()
-        process.join()
+        try:
+            process.join()
+        finally:
+            process.kill()  # unless it has ended: a notice does not reach it
         if self.is_killed and process.exitcode == -signal.SIGKILL and (self.folder / STATE).exists():
             return Outcome()
         found = self.folder / OUTCOME
@@ -123,12 +130,12 @@ def check_exactness(recipe: Recipe, workdir: Path, device: str, workers: int) ->
     """
     train = recipe.train
     log.info(
-        "exactness: trains %d steps of recipe %s at %d px, then again with a kill",
-        *(NUM_STEPS, recipe.name, train["imgsz"]),
+        "exactness: trains %s of recipe %s at %d px, then again with a kill",
+        *(counted(NUM_STEPS, "step"), recipe.name, train["imgsz"]),
     )
     require_writable(workdir)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=workdir, prefix="doctor-") as scratch:
+    with PreemptionWatcher(), tempfile.TemporaryDirectory(dir=workdir, prefix="doctor-") as scratch:
         folder = Path(scratch)
         draw_demo_dataset(folder / "data", num_images={"train": train["batch"] * NUM_STEPS, "val": NUM_VAL})
         straight = Trial(recipe, device, workers, folder / "data" / "data.yaml", workdir, folder / "straight")
@@ -168,7 +175,7 @@ def _memory(outcomes: list[Outcome]) -> list[Finding]:
     found = f"{peak / GIB:.1f} of {total / GIB:.1f} GiB at most"
     advice = "a resumed training may get other kernels; take a larger GPU, or a smaller --batch or --imgsz"
     if num_ooms:
-        found += f", and {num_ooms} times it was too short"
+        found += f", and {counted(num_ooms, 'time')} it was too short"
     return [judged(MEMORY, not num_ooms and peak < NEARLY_FULL * total, found, advice)]
 
 
@@ -206,6 +213,7 @@ def _trained(trial: Trial) -> Outcome:
         )
     )
     require_deterministic_kernels()
+    _scale_nothing(training.trainer.scaler)
     if trial.resumes_from is not None:
         training.restore(trial.resumes_from)
     try:
@@ -221,6 +229,14 @@ def _trained(trial: Trial) -> Outcome:
             total_bytes=total_bytes,
         )
     return Outcome(error="the training ended before its last step")
+
+
+def _scale_nothing(scaler: "GradScaler") -> None:
+    """Let a loss scaler begin at 1, at which gradients of random weights do not overflow.
+
+    From its default of 65,536 it leaves out one optimizer step after the other, and halves the scale each time.
+    """
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 1.0})
 
 
 def _short(recipe: Recipe) -> dict[str, Any]:

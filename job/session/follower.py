@@ -29,16 +29,15 @@ class SharedPlan:
 
 
 def follow(context: SessionContext) -> None:
-    """Train together with rank 0: data from the bucket, everything else from rank 0."""
+    """Train together with rank 0: data from the bucket, everything else from rank 0, which is told of a failure."""
     group = context.group
-    with context.in_folder(f"follower{group.rank}") as here:
+    with group.failure_told(), context.in_folder(f"follower{group.rank}") as here:
         here.isolate_training()  # a plan imports Ultralytics as it arrives
         shared = cast("SharedPlan | None", group.broadcast(None))
         if shared is None:  # the run is finished
             return
-        subject = f"process {group.rank + 1} of {group.size}"
         with group.local_zero_first():
-            data = here.prepare_data(shared.dataset.name, shared.dataset, subject)
+            data = here.prepare_data(shared.dataset.name, shared.dataset, group.subject)
         from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 
         weights = next(iter(_write(shared.weights, here.folder / "start")), None)

@@ -44,7 +44,7 @@ from job.session.follower import SharedPlan
 from job.session.preemption import PreemptionWatcher
 from job.session.tile_work import log_work
 from job.storage.object_store import Store
-from job.text import shortened
+from job.text import counted, shortened
 from job.training.callbacks import TrainingCallbacks
 from job.training.cores import num_cores
 from job.training.distributed import ProcessGroup
@@ -119,8 +119,8 @@ def extend_run(context: SessionContext, run: Run) -> StartedAttempt:
     training, receipt = _restore(context, run, record, data, restored)
     log.info(
         "run %s: continues run %s after its end, epoch %d; weights, EMA, optimizer and random streams are those, "
-        "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
-        *(run.name, ended.name, restored.epoch, training.num_epochs),
+        "and from here on learning rate and mosaic follow the schedule of %s, and patience begins anew",
+        *(run.name, ended.name, restored.epoch, counted(training.num_epochs, "epoch")),
     )
     lineage = Lineage(point=point)
     return _create(context, run, data=data, training=training, lineage=lineage, restored=restored, receipt=receipt)

@@ -13,7 +13,7 @@ from job.recipes.recipe import Recipe, load_recipe
 from job.runs.request import TrainRequest
 from job.session.context import SessionContext
 from job.storage.object_store import Store
-from job.text import HOUR, duration
+from job.text import HOUR, counted, duration
 
 if TYPE_CHECKING:
     from job.training.loop import Training
@@ -29,11 +29,11 @@ def log_work(context: SessionContext, dataset: str, training: "Training") -> Non
     num_tiles, imgsz = training.trainer.batches.num_images, recipe.train["imgsz"]
     ours, theirs = num_tiles * imgsz**2 / 1e6, num_pictures * whole["imgsz"] ** 2 / 1e6
     log.info(
-        "tiles: an epoch has %d tiles of %d pictures, %d steps, %.0f megapixels; one of recipe A has %d steps, %.0f "
-        "megapixels, so that --epochs %d takes about the time of its %d epochs",
-        *(num_tiles, num_pictures, training.num_batches, ours),
-        *(math.ceil(num_pictures / whole["batch"]), theirs),
-        *(max(1, round(whole["epochs"] * theirs / ours)), whole["epochs"]),
+        "tiles: an epoch has %s of %s, %s, %.0f megapixels; one of recipe A has %s, %.0f megapixels, so that "
+        "--epochs %d takes about the time of its %s",
+        *(counted(num_tiles, "tile"), counted(num_pictures, "picture"), counted(training.num_batches, "step"), ours),
+        *(counted(math.ceil(num_pictures / whole["batch"]), "step"), theirs),
+        *(max(1, round(whole["epochs"] * theirs / ours)), counted(whole["epochs"], "epoch")),
     )
     for line in describe_hours(context.store, context.request, dataset, recipe_a, ours / theirs):
         log.info("%s", line)

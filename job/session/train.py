@@ -36,7 +36,7 @@ from job.session.run_archive import archive_run
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
-from job.text import HOUR
+from job.text import HOUR, counted
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 from job.training.isolation import is_rank
@@ -121,10 +121,7 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),
             ):
                 tracker = tracked.enter_context(Tracker(started.claim, here.folder / "wandb"))
-                publisher = ArtifactPublisher(run)
-                _train_to_end(here, started, publisher, refresher, tracker)
-                here.timer.enter(Phase.FINAL_EVALUATION)
-                final = finish(started, here.folder / "run", publisher)
+                final = _train_to_end(here, started, ArtifactPublisher(run), refresher, tracker)
                 notification.message = _ended(final)
             RunListing(run).write_bundle()
             refresher.finish()
@@ -134,7 +131,7 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
 
 def _ended(final: FinalRecord) -> str:
     """Return how a run was finished, in words."""
-    return f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
+    return f"{final.reason} after {counted(final.num_epochs, 'epoch')}, F1 {final.comparison.after['f1']:.1%}"
 
 
 def _usd_so_far(context: SessionContext, started: StartedAttempt) -> Callable[[], float | None]:
@@ -158,8 +155,8 @@ def _train_to_end(
     publisher: ArtifactPublisher,
     refresher: ReportRefresher,
     tracker: Tracker,
-) -> None:
-    """Train to the end, committing in the background."""
+) -> FinalRecord:
+    """Train to the end, committing in the background, and finish the run."""
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
     reporter = Reporter(
@@ -191,22 +188,24 @@ def _train_to_end(
         }
 
     preemption.describe_uncommitted = lambda: _uncommitted(training.position, committer.newest)
-    heartbeat = Heartbeat(claim, heartbeat_fields, preemption.pause)
-    with preemption.deferred(), heartbeat, timer.watched(), committer:
-        callbacks = SessionCallbacks(
-            committer=committer,
-            schedule=schedule,
-            reporter=reporter,
-            context=context,
-            restored=started.restored.id if started.restored else None,
-            furthest_position=started.previous.furthest_position,
-            checks=(heartbeat.check, watchdog.check),
-            synchronize=training.synchronize,
-        )
-        try:
-            with watchdog.watching(NO_STEP):
-                training.run(callbacks)
-        finally:
-            timer.enter(Phase.STALL)  # until the last commit is done
-            reporter.close()
-            log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})
+    with Heartbeat(claim, heartbeat_fields, preemption.pause) as heartbeat:  # until the last upload is over
+        with preemption.deferred(), timer.watched(), committer:
+            callbacks = SessionCallbacks(
+                committer=committer,
+                schedule=schedule,
+                reporter=reporter,
+                context=context,
+                restored=started.restored.id if started.restored else None,
+                furthest_position=started.previous.furthest_position,
+                checks=(heartbeat.check, watchdog.check),
+                synchronize=training.synchronize,
+            )
+            try:
+                with watchdog.watching(NO_STEP):
+                    training.run(callbacks)
+            finally:
+                timer.enter(Phase.STALL)  # until the last commit is done
+                reporter.close()
+                log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})
+        timer.enter(Phase.FINAL_EVALUATION)
+        return finish(started, context.folder / "run", publisher)

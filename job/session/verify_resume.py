@@ -32,6 +32,7 @@ from job.runs.run import Run
 from job.session.callbacks import TRACE
 from job.storage.local import FolderStore
 from job.storage.object_store import Store
+from job.text import counted
 from job.tracking.credentials import DISABLED, MODE
 from job.training.files import STATE
 from job.training.position import Position
@@ -152,11 +153,15 @@ def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: floa
     return piece, took_s
 
 
+def num_images(request: TrainRequest, batches_per_epoch: float = BATCHES_PER_EPOCH) -> dict[str, int]:
+    """Return the number of images of a piece, by split."""
+    batch = request.recipe.train["batch"]
+    return {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
+
+
 def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch: float) -> Piece:
     """Make a folder bucket that holds a piece of the data."""
-    batch = request.recipe.train["batch"]
-    num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
-    take_subset(data, folder / "piece", num_images)
+    take_subset(data, folder / "piece", num_images(request, batches_per_epoch))
     store = FolderStore.create(str(folder / "bucket"))
     single_class = bool(request.recipe.train.get("single_cls"))
     plan_push(store, folder / "piece", "piece", single_class=single_class).send()
@@ -198,7 +203,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
     Raises `TrainingError` if a process fails by itself, or if every try ended before its kills, which proves nothing.
     """
-    log.info("verification: training the same piece again, with %d kills", num_kills)
+    log.info("verification: training the same piece again, with %s", counted(num_kills, "kill"))
     straight = piece.trace(STRAIGHT)
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
     for number in range(1, NUM_TRIES + 1):
@@ -210,8 +215,8 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
     else:
         raise TrainingError(
             f"verification: nothing is proved, in the last of {NUM_TRIES} tries the training was killed "
-            f"{len(killed_after)} of {num_kills} times before its end and resumed {len(resumed_at)} times; make it "
-            "longer with --seconds, or pass fewer --kills"
+            f"{len(killed_after)} of {counted(num_kills, 'time')} before its end and resumed "
+            f"{counted(len(resumed_at), 'time')}; make it longer with --seconds, or pass fewer --kills"
         )
     states = {which: _final_state(piece, which) for which in (STRAIGHT, name)}
     different = first_differences(states[STRAIGHT], states[name])
@@ -248,7 +253,8 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
         if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
             return killed_after
         killed_after.append(len(piece.trace(name)))
-        log.info("verification: killed %d of %d times, after %d steps", kill + 1, num_kills, killed_after[-1])
+        after = counted(killed_after[-1], "step")
+        log.info("verification: kill %d of %d, after %s", kill + 1, num_kills, after)
     train_straight(piece, name)
     return killed_after
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar
 
-from job.errors import ObjectNotFoundError, StoreError
+from job.errors import ObjectNotFoundError, OversizedObjectError, StoreError
 from job.storage.atomic_file import write_atomically
 from job.storage.checksums import read_chunks
-from job.storage.object_store import OnDone, Store, StoredObject
+from job.storage.object_store import RECORD_BYTES, OnDone, Store, StoredObject
 from job.storage.retry import RetryableError, retried
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Result = TypeVar("Result")
 
@@ -49,9 +52,16 @@ class BaseStore(Store):
         """Fetch into a file; see `Store.get`."""
         return self._fetch_newest(key, lambda chunks: write_atomically(target, chunks))[0]
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most_bytes: int = RECORD_BYTES) -> bytes:
         """Return the bytes of a small object; see `Store.read`."""
-        return self._fetch_newest(key, b"".join)[1]
+
+        def collect(chunks: Iterator[bytes]) -> bytes:
+            collected = BoundedBuffer(f"{self.uri}/{key}", most_bytes)
+            for chunk in chunks:
+                collected.write(chunk)
+            return collected.getvalue()
+
+        return self._fetch_newest(key, collect)[1]
 
     def get_many(self, objects: Sequence[tuple[StoredObject, Path]], on_done: OnDone = None) -> None:
         """Fetch many objects in parallel; see `Store.get_many`."""
@@ -86,6 +96,23 @@ class BaseStore(Store):
                 raise RetryableError(stored.key, "was not found, and is there") from error
 
         return retried(fetch, self.deadline_s)
+
+
+class BoundedBuffer(io.BytesIO):
+    """Collects the bytes of an object; raises `OversizedObjectError` for more than `most_bytes`."""
+
+    def __init__(self, uri: str, most_bytes: int) -> None:
+        super().__init__()
+        self._uri, self._most_bytes = uri, most_bytes
+
+    def write(self, data: "Buffer", /) -> int:
+        """Append bytes."""
+        if self.tell() + memoryview(data).nbytes > self._most_bytes:
+            raise OversizedObjectError(
+                f"{self._uri}: is too large to be read, more than {self._most_bytes / 1e6:g} MB; find out who put it "
+                "there, and restore or delete it"
+            )
+        return super().write(data)
 
 
 @contextmanager

@@ -26,11 +26,11 @@ from obstore.exceptions import UnauthenticatedError
 from obstore.store import GCSStore
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, TransientStoreError, UsageError
-from job.storage.base import BaseStore, open_source
+from job.storage.base import BaseStore, BoundedBuffer, open_source
 from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_crc32c
 from job.storage.gcs_errors import translated_errors
 from job.storage.keys import require_key
-from job.storage.object_store import StoredObject
+from job.storage.object_store import RECORD_BYTES, StoredObject
 from job.storage.retry import RetryableError, retried
 
 if TYPE_CHECKING:
@@ -156,22 +156,24 @@ class GcsStore(BaseStore):
 
         return self._retried(look)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most_bytes: int = RECORD_BYTES) -> bytes:
         """Return the bytes of a small object, in one request if nothing fails; see `Store.read`."""
         blob = self._blob(key)
-        try:
-            data: bytes = self._retried(  # since the client leaves the answers to failed tries of its own open
-                lambda _retry: blob.download_as_bytes(checksum=None, retry=None, timeout=SILENCE_S),
-                key,
-                may_be_absent=True,
-            )
+
+        def download(_retry: Retry) -> bytes:
+            collected = BoundedBuffer(f"{self.uri}/{key}", most_bytes)
+            blob.download_to_file(collected, checksum=None, retry=None, timeout=SILENCE_S)
+            return collected.getvalue()
+
+        try:  # without the client's own retries, as it leaves the answers to failed tries open
+            data = self._retried(download, key, may_be_absent=True)
         except ObjectNotFoundError as error:
             if "No such object" in str(error.__cause__):  # else it may be the bucket that is gone
                 raise
         else:
             if encode_crc32c(crc32c(data)) == blob.crc32c:
                 return data
-        return super().read(key)
+        return super().read(key, most_bytes)
 
     def stat(self, key: str) -> StoredObject:
         """Return one object's description; see `Store.stat`."""

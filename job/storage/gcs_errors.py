@@ -15,7 +15,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from requests import RequestException
 
-from job.errors import ObjectNotFoundError, StoreError, TransientStoreError
+from job.errors import BucketNotFoundError, ObjectNotFoundError, StoreError, TransientStoreError
 from job.storage.retry import RetryableError
 
 REFUSALS = frozenset(range(400, 500)) - {408, 429}
@@ -51,7 +51,7 @@ def translated_errors(
         if absent and may_be_absent and not _reason(error).startswith("The specified bucket"):
             raise ObjectNotFoundError(f"{subject}: no such object; check its spelling") from error
         if absent:
-            raise StoreError(f"bucket {bucket}: no such bucket; create it or correct --bucket") from error
+            raise BucketNotFoundError(f"bucket {bucket}: no such bucket; create it or correct --bucket") from error
         if refusal := _refusal(error, bucket):
             raise StoreError(f"{subject}: {refusal}") from error
         failed_s = min(time.monotonic() - began, left_s)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+RECORD_BYTES = 64_000_000
+"""Limit of a record: the bundled records of 20,000 attempts, an evaluation of 300,000 pictures."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -61,8 +64,11 @@ class Store(Protocol):
             CorruptObjectError: If the stored bytes do not match their CRC-32C, read twice.
         """
 
-    def read(self, key: str) -> bytes:
-        """Return the verified bytes of a small object; raises as `get` does."""
+    def read(self, key: str, most_bytes: int = RECORD_BYTES) -> bytes:
+        """Return the verified bytes of a small object.
+
+        Raises as `get` does, and `OversizedObjectError` for more than `most_bytes`, without memory for them.
+        """
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
         """Return all objects whose key starts with `prefix`, sorted by key; ``runs/a`` lists ``runs/ab``, too.

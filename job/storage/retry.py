@@ -1,7 +1,7 @@
 """Retries with backoff, beside those of the cloud's libraries.
 
-Guarantees that an operation that keeps failing ends within its deadline, as `TransientStoreError`, and that bytes which
-contradict their stored checksum are read a second time before they count as damaged. Knows nothing of a backend.
+Guarantees that an operation that keeps failing ends within its deadline, as `TransientStoreError`, and that what is
+damaged or absent was looked at twice. Knows nothing of a backend.
 """
 
 import random
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from job.errors import CorruptObjectError, TransientStoreError
+from job.errors import BucketNotFoundError, CorruptObjectError, ObjectNotFoundError, StoreError, TransientStoreError
 
 Result = TypeVar("Result")
 
@@ -29,18 +29,19 @@ def retried(operation: Callable[[float], Result], deadline_s: float) -> Result:
     """Call an operation, with the seconds left for its own retries, until it succeeds; return its result.
 
     Raises `TransientStoreError` after `RetryableError` for `deadline_s` seconds from the first on, so that a long
-    transfer may fail at its end; and the second `CorruptObjectError`.
+    transfer may fail at its end; and the second `CorruptObjectError`, `ObjectNotFoundError` or `BucketNotFoundError`.
     """
     failing_since: float | None = None
-    pause_s, num_corrupt = FIRST_PAUSE_S, 0
+    pause_s = FIRST_PAUSE_S
+    seen: set[type[StoreError]] = set()
     while True:
         left_s = deadline_s if failing_since is None else deadline_s - (time.monotonic() - failing_since)
         try:
             return operation(left_s)
-        except CorruptObjectError:
-            num_corrupt += 1
-            if num_corrupt > 1:
+        except (CorruptObjectError, ObjectNotFoundError, BucketNotFoundError) as error:
+            if type(error) in seen:
                 raise
+            seen.add(type(error))
         except RetryableError as error:
             now = time.monotonic()
             failing_since = now if failing_since is None else failing_since

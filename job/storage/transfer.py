@@ -21,7 +21,7 @@ from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular, sync_folder
 from job.storage.workdir import translated_errors
-from job.text import shortened
+from job.text import counted, shortened
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,8 @@ def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:
             problems.append(f"{name}: is the name of the checksum index")
     if problems:
         raise StoreError(
-            f"{subject}: {len(problems)} names cannot be files of a folder; rename them", shortened(problems, NUM_SHOWN)
+            f"{subject}: has {counted(len(problems), 'name')} that no folder can have; rename such files",
+            shortened(problems, NUM_SHOWN),
         )
     return paths
 
@@ -173,7 +174,7 @@ def _plan(
             edited.append(name)
     if foreign:
         raise MachineError(
-            f"{folder}: {len(foreign)} files there differ from those to be pulled, and no pull brought them; move the "
+            f"{folder}: has {counted(len(foreign), 'file')} unlike those to be pulled, which no pull brought; move the "
             "folder away, or choose another --workdir",
             shortened(foreign, NUM_SHOWN),
         )
@@ -228,6 +229,5 @@ def _move_edited(folder: Path, names: Collection[str]) -> None:
         (folder / name).rename(target)
     if names:
         listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
-        log.warning(
-            "%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), edited, listed
-        )
+        moved = counted(len(names), "file")
+        log.warning("%s: had %s that changed after a pull, now in %s:\n%s", folder, moved, edited, listed)

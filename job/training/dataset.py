@@ -21,7 +21,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
-from job.training.augmentation import keep_arrays
+from job.training.augmentation import Labels, keep_arrays
 from job.training.decoding import describe_decoder, imread
 from job.training.prepared_pixels import PixelFolder, PreparedPixels, resized
 from job.training.rng import start_streams
@@ -33,9 +33,6 @@ Batch = dict[str, Any]
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
-
-Labels = dict[str, Any]
-"""What Ultralytics knows of an image and its objects."""
 
 Value = TypeVar("Value")
 

@@ -5,16 +5,17 @@ Ultralytics runs as in a single process: shares of a batch and averaged gradient
 of a validation in `DistributedValidator`.
 """
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from job.errors import MachineError, PeerError
+from job.errors import DefectError, JobError, MachineError, PeerError, PeerFailedError
 from job.training.isolation import hide_torchrun, is_rank
 
 Value = TypeVar("Value")
@@ -29,6 +30,9 @@ NOTICE_LIMIT_S = 5.0
 """Timeout of rank 0 after a notice: the commit needs the rest of the time."""
 
 POLL_S = 0.05
+
+FAILURE = "failure"
+"""Key of the error by which the first rank to fail has ended."""
 
 
 def _nothing() -> None:
@@ -51,6 +55,9 @@ class ProcessGroup:
     torch_group: Any = None
     """The Gloo group of `agree` and `broadcast`; apart from that of the gradients, whose timeout is shorter."""
 
+    store: Any = None
+    """The store through which the ranks have met; it outlives the ranks."""
+
     noticed: Callable[[], bool] = bool
     """Whether this process was given notice."""
 
@@ -63,14 +70,18 @@ class ProcessGroup:
         if not is_rank():
             return cls()
         import torch  # noqa: PLC0415 -- a single process starts without it
+        from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 -- as torch itself
 
-        dist = torch.distributed
+        dist: Any = torch.distributed  # its types leave out the documented `PrefixStore`
+        limit = timedelta(seconds=STEP_S)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
+        store, rank, size = next(rendezvous("env://", timeout=limit))
+        grouped = dist.PrefixStore("group", store)
+        dist.init_process_group(backend, store=grouped, rank=rank, world_size=size, timeout=limit)
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
         local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         hide_torchrun()
-        return cls(dist.get_rank(), dist.get_world_size(), *local, torch, group, noticed, while_waiting)
+        return cls(rank, size, *local, torch, group, store, noticed, while_waiting)
 
     @property
     def is_rank_zero(self) -> bool:
@@ -132,11 +143,38 @@ class ProcessGroup:
             self.torch.distributed.destroy_process_group()
 
     def lost(self, what: str = "is gone") -> PeerError:
-        """Return the error for a lost peer."""
-        return PeerError(
-            f"process {self.rank + 1} of {self.size}: another process of this training {what}; start all of them "
-            "again to resume from the last committed checkpoint"
+        """Return the error for a lost peer; for rank 0 that of the peer itself, if it has told how it failed."""
+        return self.failure() or PeerError(
+            f"{self.subject}: another process of this training {what}; start all of them again to resume from the "
+            "last committed checkpoint"
         )
+
+    @contextmanager
+    def failure_told(self) -> Iterator[None]:
+        """Tell rank 0 of an error by which this rank ends the block, unless it has only lost another."""
+        try:
+            yield
+        except PeerError:
+            raise
+        except Exception as error:
+            told = error if isinstance(error, JobError) else DefectError(self.subject, error)
+            text = json.dumps([f"{self.subject}: {told.message}", told.name, told.exit_code, told.reason])
+            with suppress(RuntimeError):  # the store is gone with its process
+                self.store.compare_set(FAILURE, "", text)
+            raise
+
+    def failure(self) -> PeerFailedError | None:
+        """Return to rank 0 the error that another rank has told first, if one has."""
+        if self.is_rank_zero and self.store is not None:
+            with suppress(RuntimeError):  # the store is gone with its process
+                if self.store.check([FAILURE]):
+                    return PeerFailedError(*json.loads(self.store.get(FAILURE)))
+        return None
+
+    @property
+    def subject(self) -> str:
+        """This rank in messages."""
+        return f"process {self.rank + 1} of {self.size}"
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:
         """Make a collective call in a thread, as torch's own wait blocks signals."""

@@ -189,3 +189,13 @@ class Evaluation(_Part):
     num_images_left_out: int
     pictures: list[PictureCounts] = []
     """All images; earlier versions did not record them."""
+
+    def at(self, confidence: float) -> dict[str, float]:
+        """Return the point of the curves whose confidence is nearest."""
+        known = self.curves["confidence"]
+        nearest = min(range(len(known)), key=lambda number: abs(known[number] - confidence))
+        return {name: values[nearest] for name, values in self.curves.items()}
+
+    def class_name(self, category: int) -> str:
+        """Return the name of a class, or its number if it has none."""
+        return self.names[category] if category < len(self.names) else str(category)

@@ -123,12 +123,14 @@ def _find(error: Exception) -> Fault | None:
 
 def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
     text = message_of(error)
+    if failed := plan.group.failure():  # after which any call of a library fails that waits for all ranks
+        return failed
     if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
         return plan.group.lost()
     fault = _find(error)
     if fault is None:
-        failed = TrainingError(f"training: failed, {text}; the last good checkpoint is kept")
-        return failed if isinstance(error, RuntimeError) else None
+        unknown = TrainingError(f"training: failed, {text}; the last good checkpoint is kept")
+        return unknown if isinstance(error, RuntimeError) else None
     if fault.error is OutOfMemoryError:
         # After an epoch that went well it may be one mosaic that is denser than all before, in a memory that is fuller.
         size = f"batch {plan.train['batch']} at {plan.train['imgsz']} px"

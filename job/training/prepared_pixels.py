@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from job.background import Background
+from job.text import counted
 
 PIXELS = "pixels"
 """Name of the folder in the working folder."""
@@ -100,7 +101,9 @@ class PreparedPixels:
                 self._chosen.add(number)
                 room -= size
         left = [size for number, size in missing.items() if number not in self._chosen]
-        text = f"prepared pixels: {len(files) - len(missing)} of {len(self._labels)} pictures are in {self._path}"
+        text = (
+            f"prepared pixels: {len(files) - len(missing)} of {counted(len(self._labels), 'picture')} in {self._path}"
+        )
         if self._chosen:
             chosen_bytes = sum(missing.values()) - sum(left)
             text += f", {len(self._chosen)} more ({chosen_bytes / 1e9:.1f} GB) are kept there as they are decoded"

@@ -16,6 +16,7 @@ import torch
 from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
 from job.errors import CorruptObjectError, TrainingError, message_of
+from job.text import counted
 from job.training.background_copy import BackgroundCopy
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.files import BEST, LAST, RESUMABLE, STATE
@@ -109,8 +110,8 @@ class Snapshot:
         epoch, batch = self.position
         if found := not_a_number(self.state):
             raise TrainingError(
-                f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
-                "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
+                f"training: {found} is not a number after {counted(batch, 'batch', 'batches')} of epoch {epoch + 1}; "
+                "the last good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
         save(self.state, folder / STATE)
         self.digests = digest_state(self.state)

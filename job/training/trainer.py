@@ -23,10 +23,11 @@ from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, RecipeError, WeightsError, message_of
-from job.text import UnreadableYamlError
+from job.text import UnreadableYamlError, counted
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
+from job.training.augmentation import Labels
 from job.training.cores import num_cores
-from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
+from job.training.dataset import Batch, KeyedDataset, TiledDataset, is_recompressed, read_only_images
 from job.training.device import device_explained, require_device, why_not_compiled
 from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
@@ -209,7 +210,7 @@ class Trainer(DetectionTrainer):
             raise WeightsError(
                 f"{plan.weights}: fits only {self.transfer.percent_of_body:.1f} % of backbone and neck, at least "
                 f"{BODY_PERCENT_NEEDED:g} % is needed; start from weights of the same model, or train from scratch",
-                [*self.transfer.left_out[:5], f"... {len(self.transfer.left_out)} tensors in all"],
+                [*self.transfer.left_out[:5], f"... {counted(len(self.transfer.left_out), 'tensor')} in all"],
             )
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
@@ -327,13 +328,13 @@ class Trainer(DetectionTrainer):
         unwrap_model(self.model).set_head_attr(max_det=self.args.max_det)
         if self.args.max_det < most:
             log.warning(
-                "max_det %d: an image has %d objects, so that not all of them can be found; pass a larger --max-det",
-                *(self.args.max_det, most),
+                "max_det %d: an image has %s, so that not all of them can be found; pass a larger --max-det",
+                *(self.args.max_det, counted(most, "object")),
             )
         elif asked is None and self.args.max_det != DEFAULT_CFG.max_det:
             log.info(
-                "max_det %d: an image may have that many detections, %g x the %d objects of the most crowded one",
-                *(self.args.max_det, DETECTIONS_PER_OBJECT, most),
+                "max_det %d: an image may have that many detections, %g x the %s of the most crowded one",
+                *(self.args.max_det, DETECTIONS_PER_OBJECT, counted(most, "object")),
             )
 
     def preprocess_keyed(self, batch: Batch, index: int) -> Batch:

@@ -157,7 +157,7 @@ def _built(architecture: Architecture, tensors: dict[str, torch.Tensor]) -> Dete
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += [name for name, tensor in tensors.items() if name in expected and tensor.shape != expected[name].shape]
     if wrong:
-        raise UnfitArchitectureError(f"{len(wrong)} of its tensors are not those of its layers, such as {wrong[0]:.80}")
+        raise UnfitArchitectureError(f"its layers have other tensors, {len(wrong)} of them, such as {wrong[0]:.80}")
     model.load_state_dict(tensors)
     return model
 

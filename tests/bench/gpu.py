@@ -238,7 +238,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, the figures of most interest first."""
+    """Measure one case of each part, then the others."""
     chosen = parse()
     began, out = time.monotonic(), chosen.out.resolve()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as base:
@@ -248,11 +248,15 @@ def main() -> None:
         draw = functools.partial(draw_photographs, num_images=chosen.images, px=chosen.picture_px)
         bench = Bench(folder, draw, device=chosen.device, workers=min(8, num_cores()), num_threads=num_cores())
         cases = list(itertools.product(chosen.sizes[::-1], chosen.models))
+        epochs = [functools.partial(bench_epochs, bench, figures, model, px, chosen.epochs) for px, model in cases]
+        loading = [functools.partial(bench_loading, bench, figures, model, px, chosen.workers) for px, model in cases]
         parts: list[Callable[[], None]] = [
-            *(functools.partial(bench_epochs, bench, figures, model, px, chosen.epochs) for px, model in cases),
-            *(functools.partial(bench_loading, bench, figures, model, px, chosen.workers) for px, model in cases),
-            *(functools.partial(bench_checkpoints, bench, figures, model, chosen.sizes[0]) for model in chosen.models),
+            epochs[0],
+            loading[0],
+            *(functools.partial(bench_checkpoints, bench, figures, model, chosen.sizes[-1]) for model in chosen.models),
             functools.partial(bench_start, bench, figures, chosen.models[0], chosen.sizes[0], chosen.pairs),
+            *epochs[1:],
+            *loading[1:],
         ]
         for number, part in enumerate(parts):
             if time.monotonic() - began > 60 * chosen.minutes:

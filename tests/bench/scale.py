@@ -18,6 +18,7 @@ from pathlib import Path
 from job.cloud.job_spec import BOOT_DISK_GB
 from job.cloud.machine_types import Provisioning
 from job.datasets.lockfile import DatasetLock
+from job.errors import ObjectNotFoundError
 from job.goodput import Phase
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
@@ -153,17 +154,21 @@ class CountingStore(FolderStore):
         self._count()
         return super().put(key, source, overwrite=overwrite)
 
-    def read(self, key):
+    def read(self, key, *limit):
         self._count()
         self._thread.reads = True  # bytes and checksum come in one request
         try:
-            return super().read(key)
+            return super().read(key, *limit)
         finally:
             self._thread.reads = False
 
     def stat(self, key):
         self._count()
-        return super().stat(key)
+        try:
+            return super().stat(key)
+        except ObjectNotFoundError:
+            self._count(always=True)  # what is absent is asked for twice
+            raise
 
     def delete(self, key):
         self._count()
@@ -180,8 +185,8 @@ class CountingStore(FolderStore):
         self._count()
         return super()._stream(stored)
 
-    def _count(self):
-        if not getattr(self._thread, "reads", False):
+    def _count(self, *, always=False):
+        if always or not getattr(self._thread, "reads", False):
             with self._lock:
                 self.requests.single += 1
 

@@ -1,13 +1,13 @@
 """Training: cost of exactness and checkpoints, beside stock Ultralytics: ``python -m tests.bench.training``.
 
-Both train the same data with the same arguments, taking turns, each in processes of its own with one thread.
+Both train the same data with the same arguments, taking turns, each in processes of its own with one thread. With
+``--before`` the code of another checkout trains beside them, with the libraries of this one.
 """
 
 import argparse
 import contextlib
 import functools
 import json
-import math
 import os
 import random
 import shutil
@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.cli.app import main as job_main
 from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.arguments import requested
 from job.recipes.recipe import load_recipe
@@ -29,7 +29,7 @@ from job.runs.flags import as_args
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.bench.rows import print_row, ratios, spread
-from tests.support.cli_process import ROOT
+from tests.support.cli_process import ROOT, python_path
 from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 MODEL = "yolo11n.yaml"
 
-ARGUMENTS = requested(load_recipe("A", "demo").train) | {"plots": False, "close_mosaic": 1}
-"""Of recipe A at the demo's scale."""
+ARGUMENTS = requested(load_recipe("A", "demo").train | {"best": "fitness"}) | {"plots": False, "close_mosaic": 1}
+"""Of recipe A at the demo's scale, with the best epoch as stock has it."""
 
 STOCK = """
 import importlib.util, json, sys
@@ -55,6 +55,9 @@ if importlib.util.find_spec("polars") is None:  # it reads the table of epochs f
 model, arguments, mark = json.loads(sys.argv[1])
 YOLO(model).train(trainer=Trainer, **arguments)
 """
+
+BEFORE = "before"
+"""Folder of the trainings by another version, within that of the others."""
 
 MEAN_LIFE_S = 40.0
 
@@ -85,8 +88,9 @@ class Bench:
         device: str = "cpu",
         workers: int = 0,
         num_threads: int = 1,
+        checkout: Path = ROOT,
     ) -> None:
-        """Let a function draw pictures of the demo's classes into ``data`` of a folder."""
+        """Let a function draw pictures of the demo's classes into ``data`` of a folder; a checkout has our program."""
         self.folder, self.device, self.workers = folder, device, workers
         draw(folder)
         data = {"path": str(folder / "data"), "train": "images/train", "val": "images/val"}
@@ -95,15 +99,16 @@ class Bench:
             "\n".join(f"{key}: {value}" for key, value in data.items()) + f"\nnames: {names}\n"
         )
         (folder / "bucket").mkdir(parents=True)
-        push = ["data", "push", str(folder / "data"), "--dataset", "demo", "--bucket", str(folder / "bucket")]
-        assert job_main(push) == 0
         self.env = os.environ | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": python_path(checkout),
             "OMP_NUM_THREADS": str(num_threads),
             "YOLO_CONFIG_DIR": str(folder / "settings"),
             "YOLO_OFFLINE": "true",
+            "LOG": "json",  # whose messages `num_epochs` counts
             "WANDB_MODE": "disabled",  # as stock Ultralytics has it
         }
+        push = ["data", "push", str(folder / "data"), "--dataset", "demo", "--bucket", str(folder / "bucket")]
+        finish(self._start([sys.executable, "-m", "job", *push], "push", {}))
 
     def stock(
         self, name: str, epochs: int, *, model: str = MODEL, changes: dict[str, object] | None = None
@@ -200,23 +205,21 @@ def take_turns(bench: Bench, programs: "dict[str, subprocess.Popen[bytes]]") -> 
     return {name: [later - earlier for earlier, later in pairwise(found)] for name, found in ends.items()}
 
 
-def bench_epochs(bench: Bench, num_epochs: int) -> None:
+def bench_epochs(bench: Bench, before: Bench | None, num_epochs: int) -> None:
     """Compare the time of epochs, without checkpoints within them and with one every few seconds."""
     every_s = 15  # by the clock, which goes on during the turns of the others
-    found = take_turns(
-        bench,
-        {
-            "epochs-stock": bench.stock("epochs-stock", num_epochs),
-            "epochs-ours": bench.ours("epochs-ours", num_epochs),
-            "epochs-often": bench.ours("epochs-often", num_epochs, every_s=every_s),
-        },
-    )
-    stock, ours, often = found.values()
-    print_row(
-        "time of an epoch, ours / stock (goal 1.005)",
-        ratios(ours, stock),
-        f"an epoch lasts but a few turns of {TURN_S} s; one of stock took {spread(stock, 2)} s",
-    )
+    programs = {
+        "epochs-stock": bench.stock("epochs-stock", num_epochs),
+        "epochs-ours": bench.ours("epochs-ours", num_epochs),
+        "epochs-often": bench.ours("epochs-often", num_epochs, every_s=every_s),
+    }
+    if before:
+        programs[f"{BEFORE}/epochs"] = before.ours("epochs", num_epochs)
+    stock, ours, often, *theirs = take_turns(bench, programs).values()
+    meaningless_if = f"an epoch lasts but a few turns of {TURN_S} s; one of stock took {spread(stock, 2)} s"
+    print_row("time of an epoch, ours / stock (goal 1.005)", ratios(ours, stock), meaningless_if)
+    for each in theirs:
+        print_row("time of an epoch, ours / before", ratios(ours, each), meaningless_if)
     num_taken = bench.run("epochs-often").attempt(1).heartbeat.checkpoints["num"] - num_epochs - 1
     if num_taken < 1:
         print(f"what a checkpoint within an epoch adds: not measured, none fell within the {num_epochs} epochs")
@@ -237,50 +240,56 @@ def bench_epochs(bench: Bench, num_epochs: int) -> None:
     )
 
 
-def bench_checkpoint(bench: Bench) -> None:
+def bench_checkpoint(bench: Bench, before: Bench | None) -> None:
     """Measure how long a checkpoint of yolo11s stops training, and how large it is."""
     names = [f"stall{number}" for number in range(3)]
+    sides = [bench, *([before] if before else [])]
     for name in names:
-        finish(bench.ours(name, 1, every_s=1, model="yolo11s.yaml"))
+        for side in sides:
+            finish(side.ours(name, 1, every_s=1, model="yolo11s.yaml"))
     runs = [bench.run(name) for name in names]
-    taken = [run.attempt(1).heartbeat.checkpoints for run in runs]
+    taken, *theirs = ([side.run(name).attempt(1).heartbeat.checkpoints for name in names] for side in sides)
+    stalls = [1000 * each["stall_s"] for each in taken]
+    meaningless_if = "another program needs the memory's bandwidth"
+    means = " and ".join(str(each["num"]) for each in taken)
     print_row(
-        f"a checkpoint of yolo11s stops training, in ms, means of {' and '.join(str(each['num']) for each in taken)} "
-        "(goal 100)",
-        [1000 * each["stall_s"] for each in taken],
-        "another program needs the memory's bandwidth",
-        digits=0,
+        f"a checkpoint of yolo11s stops training, in ms, means of {means} (goal 100)", stalls, meaningless_if, digits=0
     )
+    for each in theirs:
+        found = ratios(stalls, [1000 * one["stall_s"] for one in each])
+        print_row("the same, ours / before", found, meaningless_if)
     manifest = checkpoint.read_manifest(runs[0], checkpoint.committed(runs[0])[-1])
     sizes = {file.name: file.size_bytes / 1e6 for file in manifest.files}
     print("its bytes: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
 
 
-def bench_restart(bench: Bench, num_pairs: int) -> None:
+def bench_restart(bench: Bench, before: Bench | None, num_pairs: int) -> None:
     """Compare the time from the start of a process to its first new step after a resume."""
-    found: dict[str, list[float]] = {"stock": [], "ours": []}
-    programs: dict[str, Callable[[str], subprocess.Popen[bytes]]] = {
-        "stock": lambda name: bench.stock(name, 20),
-        "ours": lambda name: bench.ours(name, 20, trace=True),
+    programs: dict[str, Callable[[], subprocess.Popen[bytes]]] = {
+        "restart-stock": lambda: bench.stock("restart-stock", 20),
+        "restart-ours": lambda: bench.ours("restart-ours", 20, trace=True),
     }
+    if before:
+        programs[f"{BEFORE}/restart"] = lambda: before.ours("restart", 20, trace=True)
+    found: dict[str, list[float]] = {name: [] for name in programs}
     for name, start in programs.items():
-        process = start(f"restart-{name}")
-        while bench.num_steps(f"restart-{name}") < 2 * 20 + 3:  # in the third epoch
+        process = start()
+        while bench.num_steps(name) < 2 * 20 + 3:  # in the third epoch
             time.sleep(0.05)
         kill(process)
     for _ in range(num_pairs):
         for name, start in programs.items():
-            before, started = bench.num_steps(f"restart-{name}"), time.monotonic()
-            process = start(f"restart-{name}")
-            while bench.num_steps(f"restart-{name}") == before:
+            steps_before, started = bench.num_steps(name), time.monotonic()
+            process = start()
+            while bench.num_steps(name) == steps_before:
                 time.sleep(0.01)
             found[name].append(time.monotonic() - started)
             kill(process)
-    print_row(
-        "from start to first step after a resume, ours / stock (goal 1.02)",
-        ratios(found["ours"], found["stock"]),
-        f"other programs ran; stock took {spread(found['stock'], 2)} s, ours {spread(found['ours'], 2)} s",
-    )
+    stock, ours, *theirs = found.values()
+    meaningless_if = f"other programs ran; stock took {spread(stock, 2)} s, ours {spread(ours, 2)} s"
+    print_row("from start to first step after a resume, ours / stock (goal 1.02)", ratios(ours, stock), meaningless_if)
+    for each in theirs:
+        print_row("the same, ours / before", ratios(ours, each), meaningless_if)
 
 
 def bench_tracking(bench: Bench, num_epochs: int) -> None:
@@ -302,36 +311,56 @@ def bench_tracking(bench: Bench, num_epochs: int) -> None:
 
 def bench_goodput(bench: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
     """Compare how long a training takes that is killed by the same schedule, restarted at once each time."""
-    results, fewest = {}, math.inf
-    programs: dict[str, Callable[[str], subprocess.Popen[bytes]]] = {
-        "stock": lambda name: bench.stock(name, num_epochs),
-        "ours": lambda name: bench.ours(name, num_epochs, every_s=5),
-    }
-    for name, start in programs.items():
-        chance = random.Random(seed)  # noqa: S311  # not for secrets
-        started, num_kills, num_lost = time.monotonic(), 0, 0
-        while True:
-            process = start(f"goodput-{name}")
-            try:
-                if process.wait(chance.expovariate(1 / MEAN_LIFE_S)) == 0:
-                    break
-            except subprocess.TimeoutExpired:
-                kill(process)
-                num_kills += 1
-            else:
-                assert name == "stock", bench.said(f"goodput-{name}")
-                print(f"  stock cannot go on and begins again: {bench.said('goodput-stock')}")
-                (bench.folder / "stock" / "goodput-stock" / "weights" / "last.pt").unlink()
-                num_lost += 1
-        seconds = time.monotonic() - started
-        results[name], fewest = num_steps / seconds, min(fewest, num_kills)
-        trained = f", {bench.num_steps('goodput-stock')} steps for {num_steps}" if name == "stock" else ""
-        print(f"  {name}: {num_kills} kills, {seconds:.0f} s{trained}, {num_lost} times begun again")
+    stock = train_under_kills(bench, "goodput-stock", lambda name: bench.stock(name, num_epochs), seed)
+    ours = train_under_kills(bench, "goodput-ours", lambda name: bench.ours(name, num_epochs, every_s=5), seed)
+    print(f"  stock trained {bench.num_steps('goodput-stock')} steps for {num_steps}")
+    print_goodput(f"{num_epochs} epochs of {num_steps // num_epochs} steps", num_steps, stock=stock, ours=ours)
+
+
+def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
+    """Compare the same of two versions of the job, which run at once: what the machine does meets both alike."""
+    with ThreadPoolExecutor() as pool:
+        theirs, ours = pool.map(
+            lambda side: train_under_kills(
+                side, "goodput-at-once", lambda name: side.ours(name, num_epochs, every_s=5), seed
+            ),
+            [before, bench],
+        )
+    print_goodput(f"{num_epochs} epochs of {num_steps // num_epochs} steps", num_steps, before=theirs, ours=ours)
+
+
+def train_under_kills(
+    bench: Bench, name: str, start: "Callable[[str], subprocess.Popen[bytes]]", seed: int
+) -> tuple[float, int]:
+    """Train to the end; return the seconds, and how many times it was killed."""
+    chance = random.Random(seed)  # noqa: S311  # not for secrets
+    started, num_kills = time.monotonic(), 0
+    last = bench.folder / "stock" / name / "weights" / "last.pt"
+    while True:
+        process = start(name)
+        try:
+            if process.wait(chance.expovariate(1 / MEAN_LIFE_S)) == 0:
+                return time.monotonic() - started, num_kills
+        except subprocess.TimeoutExpired:
+            kill(process)
+            num_kills += 1
+        else:
+            assert last.exists(), bench.said(name)
+            print(f"  stock cannot go on and begins again: {bench.said(name)}", flush=True)
+            last.unlink()
+
+
+def print_goodput(what: str, num_steps: int, **sides: tuple[float, int]) -> None:
+    """Print the useful steps per second of two sides, of which each has its seconds and kills."""
+    rates = {name: num_steps / seconds for name, (seconds, _) in sides.items()}
+    told = ", ".join(f"{name} {rates[name]:.2f} ({seconds:.0f} s)" for name, (seconds, _) in sides.items())
+    other, ours = rates.values()
     print(
-        f"useful steps per second under kills {MEAN_LIFE_S:g} s apart on average, {num_epochs} epochs of "
-        f"{num_steps // num_epochs} steps: stock {results['stock']:.2f}, ours {results['ours']:.2f}, "
-        f"ratio {results['ours'] / results['stock']:.2f}, n = 1 schedule\n"
-        f"  meaningless if a side was killed fewer than {NUM_KILLS} times; the fewest were {fewest}"
+        f"useful steps per second under kills {MEAN_LIFE_S:g} s apart on average, {what}: {told}, "
+        f"ratio {ours / other:.2f}, n = 1 schedule\n"
+        f"  meaningless if a side was killed fewer than {NUM_KILLS} times; kills were "
+        f"{' and '.join(str(num_kills) for _, num_kills in sides.values())}",
+        flush=True,
     )
 
 
@@ -346,15 +375,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7, help="how many times each is restarted")
     parser.add_argument("--epochs", type=int, default=12, help="epochs of the trainings that take turns")
-    parser.add_argument("--only", choices=["epochs", "checkpoint", "restart", "tracking", "goodput", "long-epochs"])
+    parser.add_argument("--before", type=Path, help="checkout of another version, which trains beside")
+    parts_of_all = ["epochs", "checkpoint", "restart", "tracking", "goodput", "long-epochs", "goodput-before"]
+    parser.add_argument("--only", nargs="+", choices=parts_of_all, help="the last one is for --before")
     chosen = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         bench = Bench(base)
+        before = Bench(base / BEFORE, checkout=chosen.before.resolve()) if chosen.before else None
         parts: dict[str, Callable[[], None]] = {
-            "epochs": lambda: bench_epochs(bench, chosen.epochs),
-            "checkpoint": lambda: bench_checkpoint(bench),
-            "restart": lambda: bench_restart(bench, chosen.pairs),
+            "epochs": lambda: bench_epochs(bench, before, chosen.epochs),
+            "checkpoint": lambda: bench_checkpoint(bench, before),
+            "restart": lambda: bench_restart(bench, before, chosen.pairs),
             "tracking": lambda: bench_tracking(bench, chosen.epochs),
             "goodput": lambda: bench_goodput(bench, num_epochs=100, num_steps=2000, seed=1),
             "long-epochs": lambda: bench_goodput(
@@ -364,8 +396,12 @@ def main() -> None:
                 seed=1,
             ),
         }
+        if before:
+            parts["goodput-before"] = lambda: bench_goodput_before(
+                bench, before, num_epochs=100, num_steps=2000, seed=1
+            )
         for name, part in parts.items():
-            if chosen.only in {None, name}:
+            if chosen.only is None or name in chosen.only:
                 part()
     finally:
         shutil.rmtree(base, ignore_errors=True)

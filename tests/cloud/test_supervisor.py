@@ -70,7 +70,7 @@ def test_a_preempted_run_is_tried_again_and_finishes(cloud, capsys):
     killer.join()
     said = capsys.readouterr().out
     assert "finish: finished after 10 epochs" in said
-    assert "1 times by preemption, 0 by a crash" in said
+    assert "1 time by preemption, 0 by a crash" in said
     cloud.batch.jobs[cloud.job(1)].ended.wait()
     assert Batch.connect().look(cloud.job(1)).exit_codes == (50001,)
     assert state(cloud, 1) == "SUCCEEDED"

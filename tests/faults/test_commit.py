@@ -280,7 +280,7 @@ def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_again(store, 
     newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
     for number in range(2):
-        with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is intact"):
+        with pytest.raises(CorruptObjectError, match="has no intact checkpoint, found 1 set aside"):
             restored(run, tmp_path / f"restored{number}")
 
 
@@ -348,7 +348,7 @@ def test_a_run_without_a_whole_checkpoint_is_an_error_and_not_a_fresh_start(stor
     """If every checkpoint is damaged, restoring fails instead of beginning again as if there had been none."""
     newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
-    with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is intact"):
+    with pytest.raises(CorruptObjectError, match="has no intact checkpoint, found 1 set aside"):
         restored(run, tmp_path / "restored")
 
 

@@ -38,11 +38,10 @@ there() {
     mkdir -p "$out"
     out=$(cd "$out" && pwd)
     site=$(mktemp -d)
-    export PYTHONPATH="$site:$PWD" PYTHONDONTWRITEBYTECODE=1
-    python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --target "$site" .whl/*.whl
+    export PYTHONPATH="$site:$PWD"
+    python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --target "$site" .whl/*.whl
     # The job itself, for its metadata.
-    python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --no-build-isolation \
-        --target "$site" .
+    python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --target "$site" .
     nvidia-smi >"$out/nvidia-smi.txt" || true
     python3 -m pytest -n0 -rs -p no:cacheprovider --junitxml="$out/gpu-test.xml" tests/gpu "$@" 2>&1 |
         tee "$out/gpu-test.txt" || status=$?

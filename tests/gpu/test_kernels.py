@@ -114,6 +114,7 @@ def test_the_first_losses_are_those_of_stock(plan):
     stock, ours = train_stock(plan("stock"), theirs), train_ours(plan("ours"), own)
     assert len(own) == NUM_COMPARED
     assert own == theirs
+    assert ours.optimizer.state  # has taken a step
     weights, own_weights = stock.model.state_dict(), ours.model.state_dict()
     assert [name for name in weights if not torch.equal(weights[name], own_weights[name])] == []
 

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from tests.support.bucket import ends_of, run_in
-from tests.support.gpu_training import COMMITTED, kill_and_resume, words_of
+from tests.support.gpu_training import (
+    COMMITTED,
+    NUM_OPTIMIZER_STEPS,
+    kill_and_resume,
+    num_optimizer_steps,
+    words_of,
+)
 
 FULL = pytest.mark.full
 
@@ -19,9 +25,12 @@ CASES = [
 
 
 def assert_equal_and_exact(bucket, straight):
-    """Assert that a run was resumed amid accumulated gradients, ends like another one, and that both say so."""
+    """Assert that a run was resumed amid accumulated gradients, took all optimizer steps, ends like another one, and
+    that both say so.
+    """
     runs = [run_in(each) for each in (bucket, straight)]
     assert runs[0].attempt(2).start.receipt.position == COMMITTED
+    assert {*num_optimizer_steps(runs[0])} == {NUM_OPTIMIZER_STEPS}
     assert [run.final().bits.exact for run in runs] == [True, True], [run.final().bits for run in runs]
     assert ends_of(bucket) == ends_of(straight)
 

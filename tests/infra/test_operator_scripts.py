@@ -21,6 +21,9 @@ from tests.support.terminal import Terminal
 
 DIGEST = f"sha256:{'0' * 64}"
 IMAGE = f"trainer@{DIGEST}"
+NEEDED = {"vm-up": ("RECIPE=A", f"IMAGE={IMAGE}"), "supervise-up": ("RUN=zebra", f"IMAGE={IMAGE}")}
+"""Variables without which a target refuses."""
+
 OUTPUTS = {
     "project": "demo-project",
     "region": "us-central1",
@@ -84,13 +87,18 @@ class Desk:
         """Say what gcloud answers from now on, by a part of its command line."""
         self._answers.write_text(json.dumps({"print-access-token": TOKEN, " describe ": "0\n"} | answers))
 
+    @property
+    def environment(self):
+        """What make inherits, without the words of a make that started these tests."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
+        return outside | {"PATH": self.programs.path}
+
     def make(self, *words, path=None):
         """Run a target."""
-        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
         return subprocess.run(
             ["make", *words],
             cwd=self.folder,
-            env=outside | {"PATH": path or self.programs.path},
+            env=self.environment | {"PATH": path or self.programs.path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -151,7 +159,7 @@ def bare_path(folder, *names):
 )  # fmt: skip
 def test_a_missing_program_is_named(desk, tmp_path, target, tool):
     """A target whose program is not installed names it and where to get it, with exit code 78 and nothing else."""
-    done = desk.make(target, "RUN=zebra", path=bare_path(tmp_path / "bare"))
+    done = desk.make(target, *NEEDED.get(target, ()), path=bare_path(tmp_path / "bare"))
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert len(said) == 1
     assert said[0].startswith(f"{tool}: is not installed; get ")
@@ -164,7 +172,7 @@ def test_a_missing_program_is_named(desk, tmp_path, target, tool):
 def test_a_target_before_the_first_apply_names_that_command(desk, target):
     """Before `make infra-apply` a target says what to do, and asks gcloud nothing."""
     (desk.folder / "infra/outputs.json").unlink()
-    done = desk.make(target, "RUN=zebra")
+    done = desk.make(target, *NEEDED.get(target, ()))
     assert "infra/outputs.json: is not there; make infra-apply writes it" in done.stderr
     assert "Error 78" in done.stderr
     assert desk.commands == []
@@ -539,14 +547,14 @@ def test_gcloud_acts_with_the_login_of_everything_else(desk, target):
     """Each call has the token of the application default credentials, which may impersonate the submitter; its file is
     gone afterwards, and without such a login the target says how to get one.
     """
-    assert desk.make(target, "RECIPE=A", "RUN=zebra", f"IMAGE={IMAGE}").returncode == 0
+    assert desk.make(target, *NEEDED.get(target, ())).returncode == 0
     login, *calls = desk.programs.calls("gcloud")
     files = {call["environment"].get("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE") for call in calls}
     assert (login["words"], len(files), len(calls) > 0) == (LOGIN, 1, True)
     assert not Path(files.pop()).exists()
     desk.answer({"print-access-token": 1})
     num_calls = len(desk.commands)
-    done = desk.make(target, "RECIPE=A", "RUN=zebra", f"IMAGE={IMAGE}")
+    done = desk.make(target, *NEEDED.get(target, ()))
     assert "run gcloud auth application-default login" in done.stderr
     assert "Error 78" in done.stderr
     assert len(desk.commands) == num_calls
@@ -631,7 +639,7 @@ def test_an_apply_asks_once_for_the_address_of_alerts(desk, account, typed, kept
     account()
     desk.programs.add("terraform", "pass", reads=False)
     for _ in range(2):
-        terminal = Terminal(["make", "-C", desk.folder, "infra-apply"], os.environ | {"PATH": desk.programs.path})
+        terminal = Terminal(["make", "-C", desk.folder, "infra-apply"], desk.environment)
         terminal.press(f"{typed}\n".encode())
         terminal.process.wait(TIMEOUT_S)
         terminal.close()

@@ -19,10 +19,11 @@ TRAIN = (
 )
 
 
-@pytest.fixture
-def archive(tmp_path):
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
     """A ZIP archive of COCO annotations, as Roboflow exports a dataset without a split."""
-    folder = make_tiny_dataset(tmp_path / "drawn", num_train=10, num_val=1)
+    place = tmp_path_factory.mktemp("archive")
+    folder = make_tiny_dataset(place / "drawn", num_train=10, num_val=1)
     images, annotations = [], []
     for number in range(10):
         images.append({"id": number, "file_name": f"{number:03}.jpg", "width": 64, "height": 64})
@@ -32,48 +33,58 @@ def archive(tmp_path):
             annotations.append({"image_id": number, "category_id": int(kind) + 1, "bbox": box})
     names = [{"id": number, "name": name} for number, name in ((1, "zebra"), (2, "ostrich"))]
     content = json.dumps({"images": images, "annotations": annotations, "categories": names})
-    with zipfile.ZipFile(tmp_path / "kenya.zip", "w") as opened:
+    with zipfile.ZipFile(place / "kenya.zip", "w") as opened:
         opened.writestr("train/_annotations.coco.json", content)
         for number in range(10):
             opened.write(folder / f"images/train/{number:03}.jpg", f"train/{number:03}.jpg")
     shutil.rmtree(folder)
-    return tmp_path / "kenya.zip"
+    return place / "kenya.zip"
 
 
-def test_pictures_are_trained_on_where_they_lie(archive, tmp_path):
+@pytest.fixture(scope="module")
+def trained(archive, tmp_path_factory):
+    """Words of a finished training on the archive, into a bucket that was made; its messages; and bucket and place of
+    its archive, which was no folder.
+    """
+    place = tmp_path_factory.mktemp("trained")
+    bucket, kept = place / "bucket", place / "kept"
+    kept.touch()
+    words = (*TRAIN, "--data", archive, "--bucket", bucket, "--archive", kept, "--workdir", place / "work")
+    done = job(*words)
+    assert done.returncode == 0, done.stderr
+    return words, done.stderr, bucket, kept
+
+
+def test_pictures_are_trained_on_where_they_lie(trained):
     """A COCO export in a ZIP archive is converted, split, pushed and trained on; again, nothing is left to do but the
     copy for the archive that failed before.
     """
-    bucket = tmp_path / "bucket"  # is made
-    (tmp_path / "kept").touch()
-    done = job(*TRAIN, "--data", archive, "--bucket", bucket, "--archive", tmp_path / "kept")  # is no folder
-    assert done.returncode == 0, done.stderr
-    assert "is finished and not in the archive" in done.stderr
+    words, first, bucket, archived = trained
+    assert "is finished and not in the archive" in first
     for said in ("has no validation split, so val is the last 2 of 10 pictures", "dataset kenya: version 1, 21 files"):
-        assert said in done.stderr
+        assert said in first
     run = run_in(str(bucket), "yolov11_kenya")
     assert (run.record().request["dataset"], run.final().reason) == ("kenya", "complete")
-    (tmp_path / "kept").unlink()
-    again = job(*TRAIN, "--data", archive, "--bucket", bucket, "--archive", tmp_path / "kept")
+    archived.unlink()
+    again = job(*words)
     assert again.returncode == 0
-    kept = {path.name for path in (tmp_path / "kept/runs/yolov11_kenya").rglob("*") if path.is_file()}
+    kept = {path.name for path in (archived / "runs/yolov11_kenya").rglob("*") if path.is_file()}
     assert kept == {"dataset.lock.json", "run.json", "best.pt", "last.pt", "final.json"}
     assert "run yolov11_kenya was finished before" in again.stderr
     assert "0 of them sent now" in again.stderr
     assert len(open_store(str(bucket)).list("datasets/kenya/versions/")) == 1
 
 
-def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
+def test_a_run_of_ultralytics_is_started_from(archive, trained, tmp_path):
     """A folder in the layout of `yolo train` is imported as a finished run, from whose weights A starts."""
-    bucket = tmp_path / "bucket"
-    assert job(*TRAIN, "--data", archive, "--bucket", tmp_path / "other").returncode == 0
+    bucket, (_, _, other, _) = tmp_path / "bucket", trained
     bucket.mkdir()
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(tmp_path / "kenya")
     assert job("data", "push", tmp_path / "kenya", "--bucket", bucket).returncode == 0
-    done = job("import", tmp_path / "other/runs/yolov11_kenya", "--bucket", bucket)
+    done = job("import", other / "runs/yolov11_kenya", "--bucket", bucket)
     assert done.returncode == 0, done.stderr
-    assert "run yolov11_kenya: is imported, 1 epochs" in done.stdout
+    assert "run yolov11_kenya: is imported, 1 epoch," in done.stdout
     words = ("train", "--recipe", "A", *TRAIN[5:])
     trained = job(*words, "--bucket", bucket)
     assert trained.returncode == 0, trained.stderr
@@ -84,17 +95,19 @@ def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
 
 
 def test_a_second_machine_decodes_no_picture_again(tmp_path):
-    """What the first machine has decoded before its training, another one takes from the bucket."""
+    """What the first machine has decoded before its training, another one takes from the bucket; no start weights are
+    there, so that neither trains.
+    """
     bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2), tmp_path / "bucket")
     DecodedImages(open_store(bucket), "tiny").forget()  # what the push has recorded
     for machine, num_decoded in (("one", 6), ("two", 0)):
         noted = tmp_path / f"decoded-{machine}"
         noted.touch()
         process = start_job(
-            *(*TRAIN, "--bucket", bucket, "--workdir", tmp_path / machine, "--run", machine),
+            *(*TRAIN, "--weights", "nothing", "--bucket", bucket, "--workdir", tmp_path / machine, "--run", machine),
             program="tests.support.decoding_cli",
             **{DECODED: noted},
         )
         said = process.communicate(timeout=TIMEOUT_S)[1]
-        assert process.returncode == 0, said
+        assert (process.returncode, "is neither a file nor a run" in said) == (65, True), said
         assert len(noted.read_text().splitlines()) == num_decoded

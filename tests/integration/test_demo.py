@@ -80,6 +80,13 @@ def test_the_demo_learns_and_its_recipe_improves_on_the_baseline(bucket):
     )  # no second of the baseline counts for A
 
 
+def test_the_folder_that_people_know_is_there(run):
+    """After a run its folder holds what Ultralytics users look for, plots included."""
+    names = {stored.key.removeprefix(run.key("")) for stored in run.store.list(run.key(""))}
+    wanted = {"weights/best.pt", "weights/last.pt", "results.csv", "args.yaml", "results.png", "BoxPR_curve.png"}
+    assert wanted | {"run.json", "final.json", "attempts/0001.json"} <= names
+
+
 def test_the_report_has_the_metrics_and_the_cost_of_the_run(run, report):
     """Opened in a browser, the report has every section, the metrics of row 0, of each row of results.csv and of the
     final record, and the seconds of each phase.

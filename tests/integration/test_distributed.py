@@ -133,19 +133,30 @@ def start_on_machine(words, bucket, tmp_path, number, trace, environment):
     )
 
 
+def with_finale(words, rank=""):
+    """Run the command line, which prints something in the finale of Python."""
+    program = "import atexit; atexit.register(print, 'finale'); from job.__main__ import run; run()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env=surroundings({"RANK": rank}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("words", [["recipes", "list"], ["recipes", "show", "nothing"]])
 def test_one_of_several_processes_ends_without_the_finale_of_python(words):
     """In it a thread of Gloo would now and then abort the process; output and exit code are those of any process."""
-    program = "import atexit; atexit.register(print, 'finale'); from job.__main__ import run; run()"
-    alone, one_of_two = (
-        subprocess.run(
-            [sys.executable, "-c", program, *words],
-            env=surroundings({"RANK": rank}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        for rank in ("", "1")
-    )
+    alone, one_of_two = (with_finale(words, rank) for rank in ("", "1"))
     assert alone.stdout == one_of_two.stdout + "finale\n"
     assert (alone.stderr, alone.returncode) == (one_of_two.stderr, one_of_two.returncode)
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "said"), [(["--help"], 0, "--recipe"), (["--epohcs", "3"], 2, "did you mean 'epochs'?")]
+)
+def test_a_training_ends_without_the_finale_of_python(words, exit_code, said):
+    """It would take a second of its machine; what was printed, and the exit code, are there."""
+    done = with_finale(["train", *words])
+    assert (done.returncode, said in done.stdout + done.stderr, "finale" in done.stdout) == (exit_code, True, False)

@@ -32,7 +32,7 @@ def test_an_estimate_from_a_few_steps(tmp_path):
 def test_both_speeds_of_a_trade_are_measured(bucket):
     """Where no run is recorded, a training that need not be exact is measured, and so is the exact one."""
     words = ("estimate", "--recipe", "base", "--model", "tiny.yaml", "--imgsz", "64", "--epochs", "7", "--batch", "4")
-    done = job(*words, "--workers", "0", "--deterministic", "false", "--json", "--bucket", bucket)
+    done = job(*words, "--workers", "0", "--plots", "false", "--deterministic", "false", "--json", "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["not_exact"] == ["deterministic: is off, so kernels may differ from one time to the next"]

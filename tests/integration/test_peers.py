@@ -223,6 +223,63 @@ os._exit(exit_code)
 """The command line as one of two processes, each with a warning of its own, the second with memory that ran short."""
 
 
+def train_together(program, *words, **environment):
+    """Run a program as two processes that train together; return their exit codes, and what they said."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            env=surroundings(place | environment | {"RANK": rank, "LOCAL_RANK": rank}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
+    finally:
+        end(processes)
+    return [process.returncode for process in processes], said
+
+
+FULL = """
+import os, sys
+import torch
+from job.cli.app import main
+from tests.support.fault_point_cli import before, in_training
+
+def arm():
+    from job.training.loop import Training
+
+    def fail(training, *_):
+        if training.progress.epoch == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+
+    before(Training, "_forward_backward", fail)
+
+if os.environ["RANK"] == "1":
+    in_training(arm)
+exit_code = main(sys.argv[1:])
+sys.stderr.flush()
+os._exit(exit_code)
+"""
+"""The command line as one of two processes, the second on a GPU whose memory does not do in the second epoch."""
+
+
+def test_memory_that_runs_out_in_another_process_is_no_lost_one(tmp_path):
+    """The attempt is recorded as out of memory, so that the next one, if it comes to that again, is the last."""
+    bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=8, num_val=4), tmp_path / "bucket")
+    words = (*TRAIN, "--bucket", bucket, "--workdir", f"{tmp_path}/work")
+    run = Run(open_store(bucket), "zebra")
+    for attempt, exit_code in ((1, 75), (2, 70)):
+        codes, said = train_together(FULL, *words)
+        assert codes == [exit_code, exit_code], said
+        ended = run.attempt(attempt).end
+        assert (ended.reason, ended.exit_code, ended.error) == ("failed", exit_code, "OutOfMemoryError")
+        assert "process 2 of 2: training: out of memory with batch 4 at 32 px" in ended.message
+        assert ended.position == (1, 0)
+
+
 def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact(tmp_path):
     """Warnings and failed allocations of every process are in the record of an attempt, at the step where all stop and
     at the end, and so in the verdict on the run.
@@ -231,21 +288,8 @@ def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact
     run = Run(open_store(bucket), "zebra")
     words = (*TRAIN, "--bucket", bucket, "--workdir", f"{tmp_path}/work")
     for attempt, (stops, exit_code) in enumerate([("1", 75), ("", 0)], start=1):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", WARNED, *words],
-                env=surroundings(place | {"RANK": rank, "LOCAL_RANK": rank, "STOPS": stops}),
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        try:
-            said = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
-        finally:
-            end(processes)
-        assert processes[0].returncode == exit_code, said
+        codes, said = train_together(WARNED, *words, STOPS=stops)
+        assert codes[0] == exit_code, said
         evidence = run.attempt(attempt).end.evidence
         for rank in range(2):
             assert [text for text in evidence.warnings if f"a kernel of process {rank}" in text], evidence

@@ -39,7 +39,7 @@ def make_trainer(confined, tmp_path_factory):
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
     def make(pixels=None, workers=0, **train):
-        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | train, workers)
+        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | train, workers, architecture="tiny.yaml")
         return Trainer(replace(plan, pixels=pixels and pixel_folder(pixels, data)))
 
     return make
@@ -111,7 +111,7 @@ def test_a_run_on_prepared_pixels_ends_like_one_that_decodes_all(data, undisturb
         process = start_job(*TRAIN, "--bucket", bucket, program="tests.support.prepared_pixels_cli")
         _, log = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0, log
-        said.append(re.search(r"prepared pixels: (\d+) of 22 pictures are in \S+/work/pixels", log))
+        said.append(re.search(r"prepared pixels: (\d+) of 22 pictures in \S+/work/pixels", log))
         assert tensors_of(bucket) == tensors_of(undisturbed)
     first, second = (int(found[1]) for found in said)
     assert first == 0

@@ -38,7 +38,8 @@ def make_trainer(confined, tmp_path_factory):
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers)
+        asked = ARGUMENTS | {"seed": seed} | train
+        plan = plan_tiny_training(folder / "run", yaml, asked, workers, architecture="tiny.yaml")
         return Trainer(replace(plan, **of_plan))
 
     return make

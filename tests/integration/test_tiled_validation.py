@@ -30,7 +30,7 @@ def make_trainer(confined, tmp_path):
     """A function that sets up a trainer on pictures of 192 pixels with red squares, which are the objects."""
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(squares, tiles):
+    def make(squares, tiles, architecture="tiny.yaml"):
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         data = make_tiny_dataset(folder / "data", num_train=4, num_val=1)
         picture = np.full((192, 192, 3), 255, np.uint8)
@@ -45,7 +45,7 @@ def make_trainer(confined, tmp_path):
         yaml = data / "data.yaml"
         yaml.write_text(f"path: {data}\n{yaml.read_text()}")
         asked = {"tiles": tiles, "tile_overlap": 0.25, "tile_empty": 0.9, "val_tiles": tiles > 0}
-        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | asked, 0))
+        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | asked, architecture=architecture))
 
     return make
 
@@ -117,7 +117,7 @@ def test_a_picture_no_larger_than_a_tile_is_validated_as_without_tiles(make_trai
     from job.training.loop import LOSSES  # noqa: PLC0415 -- once Ultralytics is confined
 
     for tiles in (0, 192):
-        trainer = make_trainer(squares, tiles)
+        trainer = make_trainer(squares, tiles, "yolo11n.yaml")
         trainer.epoch, trainer.loss_items = 0, {name: torch.zeros(1) for name in LOSSES}
         rows.append(trainer.validator(trainer))
     assert rows[0] == rows[1]

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from job.runs.progress import read_progress
-from job.runs.wandb_status import read_status
 from tests.support.bucket import make_bucket, run_in, tensors_of
 from tests.support.cli_process import SOON_S, job, kill, start_job, surroundings, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, KEY, running_wandb_server
 from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tracking_status import read_status
 
 NUM_EPOCHS = 7
 

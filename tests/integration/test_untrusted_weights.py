@@ -80,7 +80,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     """A forged checkpoint with a valid manifest runs no code on a machine that resumes from it, nor on one that uses
     its weights; the command that the refusal names sets it aside, and the run resumes from the one before.
     """
-    train = words(bucket, "--model", "yolo11n.yaml", "--epochs", "2")
+    train = words(bucket, "--model", "tiny.yaml", "--epochs", "2")
     run, mark = Run(open_store(str(bucket)), "r"), tmp_path / "mark"
     start_job(*train, at="manifest:3:kill").communicate()
     before, newest = committed(run)
@@ -107,11 +107,12 @@ def poison_checkpoint(bucket, identity, mark, names):
     path = bucket / "runs" / "r" / "checkpoints" / str(identity) / "manifest.json"
     content = json.loads(path.read_text())
     content.pop("seal")
-    for file in content["files"]:
-        if file["name"] in names:
-            weights = bucket / file["key"]
-            make().poison(weights, mark)
-            file |= {"sha256": sha256(weights.read_bytes()).hexdigest(), "size_bytes": weights.stat().st_size}
+    files = [file for file in content["files"] if file["name"] in names]
+    for key in {file["key"] for file in files}:  # files with the same bytes are stored once
+        make().poison(bucket / key, mark)
+    for file in files:
+        data = (bucket / file["key"]).read_bytes()
+        file |= {"sha256": sha256(data).hexdigest(), "size_bytes": len(data)}
     content["seal"] = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(content, indent=1) + "\n")
     assert {file.name for file in manifest.files} >= set(names)
@@ -175,7 +176,7 @@ def test_names_as_a_list_are_as_good_as_numbered_ones(tmp_path):
         ({1: "animal", 2: "bird"}, "not numbered from 0"),
         ({0: "animal", 1: None}, "not named"),
         ({0: "animal", 1: "b" * 500}, "not named"),
-        (["animal"], "tensors are not those of its layers"),
+        (["animal"], "its layers have other tensors"),
     ],
 )
 def test_names_that_are_none_are_refused(tmp_path, names, part):

@@ -93,7 +93,7 @@ def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten,
 @pytest.mark.parametrize("recipe", ["base", *(pytest.param(name, marks=pytest.mark.full) for name in "CT")])
 def test_the_command_prints_the_verdict(tmp_path, recipe):
     """`job verify-resume` trains a piece of the demo, kills it, prints PASS with the digests, and tells no server."""
-    words = ("verify-resume", "--recipe", recipe, "--kills", "1", "--imgsz", "64", "--epochs", "1")
+    words = ("verify-resume", "--recipe", recipe, "--kills", "1", "--imgsz", "64", "--epochs", "1", "--batch", "4")
     with running_wandb_server() as server:
         done = job(*words, "--workdir", tmp_path, **server.env, JOB_NOTIFY=server.url)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,13 @@ ROOT = Path(__file__).parents[2]
 
 MOST_LINES = 60
 
+COUNTED = (
+    *("annotations", "attempts", "batches", "boxes", "checkpoints", "classes", "epochs", "files", "images", "kills"),
+    *("labels", "objects", "pictures", "problems", "runs", "steps", "tiles", "times"),
+)
+A_COUNT = re.compile(rf"(?:\{{(?![A-Z_]+\}})[^{{}}:]*\}}\}}?|%d) (?:{'|'.join(COUNTED)})\b")
+"""A number and a plural in a message or on a page."""
+
 EMPTY_NAMES = {"common", "helpers", "misc", "util", "utils"}
 """Names of files and folders that say nothing about what is inside."""
 
@@ -35,6 +42,19 @@ def test_every_test_says_its_promise():
 def test_one_sentence_is_neither_none_nor_two(docstring, expected):
     """A docstring that is empty, unfinished or two sentences long is not taken for one sentence."""
     assert is_one_sentence(docstring) is expected
+
+
+def test_a_noun_agrees_with_its_number():
+    """A number and its noun in a message come from `counted`, unless the number is a constant: none says "1 epochs"."""
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in (ROOT / "job").rglob("*")
+        if path.suffix in {".py", ".j2"}
+        for match in A_COUNT.finditer(path.read_text())
+    ]
+    assert found == []
+    assert A_COUNT.search('f"after {len(rows)} epochs"')
+    assert A_COUNT.search("<p>{{ rows|length }} images</p>")
 
 
 def test_names_say_what_is_inside():

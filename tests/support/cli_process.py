@@ -98,8 +98,13 @@ def messages(text):
 
 def surroundings(changes):
     """Return the environment of the tests with some variables changed."""
-    found = os.environ | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in changes.items()}
+    found = os.environ | {"PYTHONPATH": python_path(ROOT)} | {name: str(value) for name, value in changes.items()}
     return {name: value for name, value in found.items() if value != ""}
+
+
+def python_path(checkout):
+    """Return the variable by which a process takes the code of a checkout, before all that is named there."""
+    return os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def start_python(source, environment=None):

@@ -17,9 +17,9 @@ class CountingStore(FolderStore):
         """How many there were."""
         return self.requests.total()
 
-    def read(self, key):
+    def read(self, key, *limit):
         self.requests["read", key] += 1
-        return super().read(key)
+        return super().read(key, *limit)
 
     def list(self, prefix="", *, checksums=False):
         self.requests["list", prefix] += 1

@@ -64,8 +64,8 @@ class FaultyStore:
     def get_many(self, objects, on_done=None):
         return self._read(lambda: self.store.get_many(objects, on_done))
 
-    def read(self, key):
-        return self._read(lambda: self.store.read(key))
+    def read(self, key, *limit):
+        return self._read(lambda: self.store.read(key, *limit))
 
     def list(self, prefix="", **options):
         return self._read(lambda: self.store.list(prefix, **options))
@@ -128,9 +128,9 @@ class FlakyStore:
             target.write_bytes(data)
         return stored
 
-    def read(self, key):
+    def read(self, key, *limit):
         self._next(key)
-        return self.store.read(key)
+        return self.store.read(key, *limit)
 
     def list(self, prefix="", **options):
         listed = []

@@ -51,9 +51,9 @@ def calls_of(checkout: Path) -> list[tuple[str, list[str]]]:
 
 
 def make(checkout, target, variables, **environment):
-    """Run a target, with variables on the command line."""
+    """Run a target, or several with spaces between them, with variables on the command line."""
     return subprocess.run(
-        ["make", target, *(f"{name}={value}" for name, value in variables.items())],
+        ["make", *target.split(), *(f"{name}={value}" for name, value in variables.items())],
         cwd=checkout,
         env={"PATH": f"{checkout / 'programs'}:{os.environ['PATH']}", "HOME": str(checkout)} | environment,
         capture_output=True,

@@ -43,8 +43,8 @@ def ours(f1):
     return {"f1": f1, **dict(zip(METRICS[1:], metrics(f1).values(), strict=True))}
 
 
-def evaluation(f1, num_images=8):
-    """Return what a validation saw, with mistakes in every image but the last."""
+def evaluation(f1, num_images=8, pictures=()):
+    """Return what a validation saw, with mistakes in every image but the last; `pictures` are its counts by picture."""
     share = np.linspace(0, 1, 101)
     curves = {"confidence": share, "precision": f1 + (1 - f1) * share, "recall": 1 - share, "f1": f1 * (1 - share**2)}
     images = [
@@ -87,6 +87,7 @@ def evaluation(f1, num_images=8):
         ],
         "images": images,
         "num_images_left_out": 0,
+        "pictures": list(pictures),
     }
 
 
@@ -99,7 +100,9 @@ def results_csv(course):
     return "\n".join([",".join(rows[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in rows)]) + "\n"
 
 
-def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64, price=None, name="zebra"):
+def record_run(
+    folder, course, *, before=0.58, finished=True, asked=None, px=64, price=None, name="zebra", pictures=((), ())
+):
     """Write the records of a run of recipe A that was cut off once, and return it.
 
     Args:
@@ -111,6 +114,7 @@ def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64,
         px: Width and height of a validation image.
         price: Of each attempt.
         name: What to call it.
+        pictures: Counts by picture of the start weights and of the best weights.
     """
     store = FolderStore.create(str(folder))
     run = Run(store, name)
@@ -124,20 +128,21 @@ def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64,
         store.put(f"datasets/wild/images/val/{number:03}.jpg", picture.getvalue())
     half = math.ceil(len(course) / 2)
     _attempt(run, 1, 0, price=price)
-    _commit(folder, run, 1, course[:half], before, {"start-up": 10.0, "useful step": 80.0, "validation": 20.0})
+    first = evaluation(before, pictures=pictures[0])
+    _commit(folder, run, 1, course[:half], first, {"start-up": 10.0, "useful step": 80.0, "validation": 20.0})
     spent = {"boot": 1.0, "start-up": 9.0, "useful step": 100.0, "validation": 20.0}
     kept = {"checkpoint": f"{half:04d}-000000.a0001", "seconds": spent | {"useful step": 80.0}}
     pulse = {"at": at(130), "position": {"epoch": half, "batch": 2}, "seconds": spent, "kept": kept}
     _put(run, 1, "pulse", pulse)
     receipt = {"checkpoint": f"{half:04d}-000000.a0001", "position": {"epoch": half, "batch": 0}, "steps_lost": 2}
     _attempt(run, 2, 190, receipt=receipt | {"saved": {}, "loaded": {}}, price=price)
-    _commit(folder, run, 2, course, before, {"start-up": 10.0, "useful step": 120.0, "validation": 20.0})
+    _commit(folder, run, 2, course, first, {"start-up": 10.0, "useful step": 120.0, "validation": 20.0})
     spent = {"boot": 1.0, "start-up": 9.0, "recomputed": 20.0, "useful step": 100.0, "validation": 20.0}
     place = {"epoch": len(course), "batch": 0}
     if not finished:
         _put(run, 2, "pulse", {"at": at(340), "position": place, "best_f1": 0.612, "seconds": spent, "kept": None})
         return run
-    store.put(run.key("evaluation.json"), json.dumps(evaluation(max(course))).encode())
+    store.put(run.key("evaluation.json"), json.dumps(evaluation(max(course), pictures=pictures[1])).encode())
     _put(run, 2, "end", {"ended_at": at(350), "reason": "finished", "position": place,
                          "seconds": spent | {"final evaluation": 10.0}})  # fmt: skip
     run.finish(
@@ -208,11 +213,11 @@ def _put(run, number, kind, content):
     run.store.put(run.key(f"attempts/{number:04d}.{kind}.json"), json.dumps(content).encode())
 
 
-def _commit(folder, run, attempt, course, before, seconds):
+def _commit(folder, run, attempt, course, first, seconds):
     files = folder.parent / f"{run.name}-{attempt}"
     files.mkdir()
     (files / "results.csv").write_text(results_csv(course))
-    (files / "evaluation-before.json").write_text(json.dumps(evaluation(before)))
+    (files / "evaluation-before.json").write_text(json.dumps(first))
     identity = CheckpointId(len(course), 0, attempt)
     with patch.object(Claim, "require_no_successor"), patch.object(Claim, "require_current"):  # later ones are there
         checkpoint.commit(run, identity, sorted(files.iterdir()), {"seconds": seconds}, None)

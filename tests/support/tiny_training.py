@@ -24,7 +24,7 @@ ARGUMENTS = DEFAULTS | {
 """Of a training whose samples are drawn from several pictures, and change their size."""
 
 
-def plan_tiny_training(folder, data_yaml, train, workers=0, device="cpu"):
+def plan_tiny_training(folder, data_yaml, train, workers=0, device="cpu", architecture="yolo11n.yaml"):
     """Plan a training; Ultralytics has to be isolated before.
 
     Args:
@@ -33,6 +33,7 @@ def plan_tiny_training(folder, data_yaml, train, workers=0, device="cpu"):
         train: Ultralytics' argument names and values.
         workers: Processes that load images.
         device: Of Ultralytics.
+        architecture: ``tiny.yaml`` where the model does not matter, and the file is in this folder.
     """
     from job.training.trainer import Plan  # noqa: PLC0415 -- imports Ultralytics
 
@@ -40,7 +41,7 @@ def plan_tiny_training(folder, data_yaml, train, workers=0, device="cpu"):
         train=train,
         data_yaml=data_yaml,
         folder=folder,
-        architecture="yolo11n.yaml",
+        architecture=architecture,
         weights=None,
         same_classes=False,
         device=device,

@@ -9,7 +9,17 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from job.text import ago, command_line, dollars, duration, fitted, percent, seconds_between, validation_problems
+from job.text import (
+    ago,
+    command_line,
+    counted,
+    dollars,
+    duration,
+    fitted,
+    percent,
+    seconds_between,
+    validation_problems,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +43,14 @@ def test_small_amounts_keep_their_digits():
     """An amount below one dollar has four decimals; a share is a percentage."""
     assert (dollars(12.4), dollars(1234.5), dollars(0.0031), dollars(0)) == ("$12.40", "$1,234.50", "$0.0031", "$0.00")
     assert percent(0.6834) == "68.3 %"
+
+
+def test_one_of_anything_is_no_plural():
+    """A noun agrees with its number, whole or not, and keeps its digits."""
+    assert [counted(number, "epoch") for number in (0, 1, 1.0, 2.5, 3)] == [
+        *("0 epochs", "1 epoch", "1 epoch", "2.5 epochs", "3 epochs")
+    ]
+    assert (counted(1, "box", "boxes"), counted(1_234_567, "box", "boxes")) == ("1 box", "1234567 boxes")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from google.auth.credentials import Credentials
 from google.oauth2.credentials import Credentials as StaticToken
 
+from job.cli.runs import require_run
 from job.errors import (
     MachineError,
     ObjectNotFoundError,
@@ -15,8 +16,12 @@ from job.errors import (
     StoreError,
     TransientStoreError,
 )
+from job.runs.lineage import extended_request, find_start
+from job.runs.request import Execution
+from job.runs.search import survey
 from job.storage import gcs as module
 from job.storage.open_store import open_store
+from tests.support.run_records import record_run
 
 SECRET = "ya29.SECRET"  # noqa: S105 -- looks like one, and must not be seen
 
@@ -360,7 +365,7 @@ def test_object_that_is_there_and_not_found_is_asked_for_again(proxy, fetch, tmp
 
 
 def test_a_small_object_is_read_in_one_request(proxy, proxied):
-    """Reading a small object takes one request, which returns bytes and checksum, or 404 for an absent object."""
+    """Reading a small object takes one request, which returns bytes and checksum; an absent one is asked for twice."""
     proxied.put("key", b"wild")
     proxy.requests.clear()
     assert proxied.read("key") == b"wild"
@@ -368,7 +373,39 @@ def test_a_small_object_is_read_in_one_request(proxy, proxied):
     proxy.answer = lambda _sent: (404, "No such object: bucket/key")
     with pytest.raises(ObjectNotFoundError):
         proxied.read("key")
-    assert len(proxy.requests) == 2
+    assert len(proxy.requests) == 3
+
+
+def test_one_false_not_found_is_not_believed(proxy, proxied, operation):
+    """No operation takes an object, or the bucket, for absent by one answer."""
+    answered = answer_once(proxy, any_request, 404, "No such object: bucket/key")
+    operation(proxied)
+    assert len(answered) == 1
+
+
+def test_one_false_not_found_hides_no_run(proxy, proxied, tmp_path):
+    """Whichever answer about a finished run is a false 404, the run is found by its name and in the list, and so is the
+    end that an extension begins with.
+    """
+    recorded = record_run(tmp_path / "bucket", [0.6, 0.7])
+    for stored in recorded.store.list():
+        proxied.put(stored.key, recorded.store.read(stored.key))
+    request = extended_request("zebra", recorded.record(), 9, None, Execution())
+
+    def look():
+        found = require_run(proxied, "zebra")[1], find_start(proxied, request, None)
+        return found, [seen.run.name for seen in survey(proxied).runs]
+
+    proxy.requests.clear()
+    expected = look()
+    assert expected[1] == ["zebra"]
+    for number in range(1, len(proxy.requests) + 1):
+        proxy.requests.clear()
+        answered = answer_once(
+            proxy, lambda _sent, at=number: len(proxy.requests) == at, 404, "No such object: bucket/key"
+        )
+        assert look() == expected
+        assert len(answered) == 1
 
 
 def test_marks_of_empty_folders_are_no_objects(proxied):

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
+from job.errors import ObjectNotFoundError, OversizedObjectError, PreconditionError, StoreError, UsageError
 from job.storage.open_store import open_store
 
 ROOT = Path(__file__).parents[3]
@@ -77,6 +78,21 @@ class TestStore:
         assert store.put("file", source).size_bytes == size
         store.get("file", target)
         assert target.read_bytes() == source.read_bytes()
+
+    def test_no_more_is_read_into_memory_than_allowed(self, store):
+        """An object over the limit is refused with exit code 65, before it is whole in memory; one at it is read."""
+        store.put("key", bytes(9 << 20))
+        assert len(store.read("key")) == len(store.read("key", 9 << 20)) == 9 << 20
+        tracemalloc.start()
+        try:
+            with pytest.raises(
+                OversizedObjectError, match=r"key: is too large to be read, more than 0\.001 MB"
+            ) as caught:
+                store.read("key", 1000)
+            assert tracemalloc.get_traced_memory()[1] < 5 << 20
+        finally:
+            tracemalloc.stop()
+        assert caught.value.exit_code == 65
 
     def test_files_land_where_the_process_stands(self, store, tmp_path, monkeypatch):
         """A relative name is a file in the folder that the process is in."""

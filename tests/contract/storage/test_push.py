@@ -251,7 +251,7 @@ def test_a_lost_object_is_pushed_again(store, folder):
     """A version of which an object was lost is refused with its path, and whole again after a push."""
     plan_push(store, folder, "wild").send()
     store.delete(f"datasets/wild/{LABEL}")
-    with pytest.raises(DataError, match=r"differs from its versions/0001\.lock\.json in 1 files") as caught:
+    with pytest.raises(DataError, match=r"differs from its versions/0001\.lock\.json in 1 file;") as caught:
         read_version(store, "wild")
     assert caught.value.problems == (f"{LABEL}: missing",)
     pushed = plan_push(store, folder, "wild").send()

@@ -84,7 +84,7 @@ def test_no_rule_is_without_a_course():
 def test_after_two_epochs_a_is_trained_to_its_end():
     """A run of two epochs is extended to the 80 of its recipe; where that cannot be, it is continued."""
     advice = advised(recorded("A", course=(0.1, 0.2)))
-    assert "2 epochs are too few for a trend: train A to its end, 80 epochs" in advice.because
+    assert "too few for a trend, 2 epochs: train A to its end, 80 epochs" in advice.because
     assert advice.options[0].command == "job extend zebra --epochs 80 --bucket gs://zoo"
     assert (advice.options[0].epochs, advice.options[0].hours) == (78, (1.95, 1.95))  # of 90 s
     summary = recorded("base", course=(0.1, 0.2))
@@ -298,7 +298,7 @@ def test_pictures_of_training_in_validation_are_thin_evidence():
     dataset = run.record.dataset.model_copy(update={"statistics": statistics})
     thin = advised(dataclasses.replace(run, record=run.record.model_copy(update={"dataset": dataset}))).thin
     assert set(thin) - set(advised(run).thin) == {
-        "3 validation images look like one that was trained on; metrics are too high"
+        "3 validation images like one that was trained on; metrics are too high"
     }
 
 

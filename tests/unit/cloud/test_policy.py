@@ -462,6 +462,33 @@ def test_numbers_that_differ_each_time_hide_no_crash_loop(submission, text):
     assert after(message="training: GPU or connection that failed, ECC error").do == "wait"
 
 
+MISSING = "run zebra: failed by FileNotFoundError: [Errno 2] No such file or directory: '{}' (loop.py:7), a defect"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "do"),
+    [
+        ("work/runs/zebra-abcdefab/run/results.csv", "work/runs/zebra-fedcbafe/run/results.csv", "fail"),
+        ("work/runs/zebra-abcdefab/run/results.csv", "work/runs/zebra-1b2c3d4e/run/results.csv", "fail"),
+        ("/work/runs/zebra-abcdefab", "/work/runs/zebra-1b2c3d4e", "fail"),
+        ("/scratch/tmpqwertzui", "/scratch/tmpa_b1c2d3", "fail"),
+        ("/scratch/pymp-qwertzui/listener-asdfghjk", "/scratch/pymp-qwertzux/listener-yxcvbnmk", "fail"),
+        ("work/runs/zebra-abcdefab/run/results.csv", "work/runs/zebra-abcdefab/run/labels.jpg", "wait"),
+        ("/scratch/tmpqwertzui", "/work/images/a.jpg", "wait"),
+    ],
+)
+def test_a_scratch_name_without_a_digit_hides_no_crash_loop(submission, one, other, do):
+    """Folders, and names that chance has made of letters alone, make no other error of the same one; another file is
+    another error.
+    """
+    crash = {"reason": "failed", "exit_code": 75, "position": (1, 4)}
+    attempts = (
+        attempt(submission, 1, **crash, message=MISSING.format(one)),
+        attempt(submission, 2, **crash, message=MISSING.format(other)),
+    )
+    assert decide(history(submission, attempts=attempts)).do == do
+
+
 BROKEN = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zone supports all of the templates"
 
 

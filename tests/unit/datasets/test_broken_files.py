@@ -147,7 +147,7 @@ def test_an_image_without_a_label_is_background(tmp_path, bucket, capsys):
     folder = make_tiny_dataset(tmp_path / "wild", num_train=8)
     first(folder, "labels").unlink()
     push(folder, bucket)
-    assert "train: 1 of 8 images have no label file, and count as background" in capsys.readouterr().err
+    assert "train: 1 of 8 images without a label file, counted as background" in capsys.readouterr().err
     assert main(["data", "check", "wild", "--bucket", str(bucket)]) == 0
     assert "8 images, 1 of them background" in capsys.readouterr().out
 

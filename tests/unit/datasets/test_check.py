@@ -401,7 +401,7 @@ def test_images_without_a_label_file_are_reported(data):
     for number in (1, 2):
         (data / f"labels/train/00{number}.txt").unlink()
     (data / "labels/val/000.txt").write_text("")
-    assert warnings_of(data) == ("train: 2 of 8 images have no label file, and count as background",)
+    assert warnings_of(data) == ("train: 2 of 8 images without a label file, counted as background",)
 
 
 @pytest.mark.parametrize(
@@ -602,12 +602,33 @@ def test_all_problems_are_reported_at_once(data):
     ]
 
 
-def test_a_long_list_of_problems_is_cut(data):
-    """More problems than a person reads are counted, not listed."""
-    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n" * 60)
-    with pytest.raises(DataError, match="60 problems") as raised:
+def test_problems_of_one_cause_are_one_line(data):
+    """A list of classes that is too short is one line, whatever the number of rows and files; mistakes that differ in
+    their numbers alone are three lines and a count.
+    """
+    labels = sorted(path.relative_to(data).as_posix() for path in (data / "labels/train").iterdir())
+    for number, label in enumerate(labels):
+        (data / label).write_text(f"7 0.5 0.5 0.1 0.1\n7 0.4 0.5 0.1 0.1\n0 {number + 2} 0.5 0.1 0.1\n")
+    with pytest.raises(DataError, match=f"{3 * len(labels)} problems found") as raised:
         check_dataset(data).raise_if_broken("data")
-    assert raised.value.problems[49:] == (f"{raised.value.problems[49]}", "... and 10 more")
+    classes, *coordinates, others = raised.value.problems
+    places = f"{labels[0]}:1, {labels[0]}:2, {labels[1]}:1 and {2 * len(labels) - 3} more, in {len(labels)} files"
+    assert classes == f"{places}: class 7 is not among the classes, 0 to 1; correct it, or `names` in data.yaml"
+    assert [line.partition(" is")[0] for line in coordinates] == [f"{labels[i]}:3: {i + 2}" for i in range(3)]
+    assert others == f"... and {len(labels) - 3} more like these"
+
+
+def test_each_file_of_a_few_is_named(data):
+    """Up to three files with one mistake are all named, and so is every mistake that has a remedy of its own."""
+    for number in (0, 1):
+        (data / f"labels/train/lost{number}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n0 2 0.5 0.1 0.1\n")
+    with pytest.raises(DataError) as raised:
+        check_dataset(data).raise_if_broken("data")
+    assert [line.partition(": ")[0] for line in raised.value.problems] == [
+        *(f"{LABEL}:1", f"{LABEL}:2"),
+        "labels/train/lost0.txt, labels/train/lost1.txt",
+    ]
 
 
 def test_a_sound_dataset_raises_nothing(data):

@@ -61,7 +61,7 @@ def test_the_check_shows_what_bounds_recall_in_80_columns(data, capsys):
     _first, *lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "  train 2 images, 0 of them background, 3 objects",
-        "  val   1 images, 0 of them background, 1 objects",
+        "  val   1 image, 0 of them background, 1 object",
         "  sizes 75% of objects are under 16 px at 100 px, 0% in the files (400 px)",
         "  most  2 objects in one picture, images/train/000.jpg",
         "  note: labels/train/000.txt: has rows more than once, which count once",

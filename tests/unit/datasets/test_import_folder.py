@@ -302,6 +302,20 @@ def test_broken_annotations_are_refused(flights, tmp_path, change, problem):
     assert any(re.search(problem, text) for text in caught.value.problems), caught.value.problems
 
 
+def test_many_pictures_that_are_not_there_are_one_cause(flights, tmp_path):
+    """Annotations of pictures that were left behind are three lines and a count."""
+    coco = as_coco(flights, "coco.json", images_in(flights))
+    for image in coco["images"][:9]:
+        image["file_name"] = f"elsewhere/{image['id']}.jpg"
+    (flights / "coco.json").write_text(json.dumps(coco))
+    with pytest.raises(DataError, match="have 9 problems") as caught, imported(flights, tmp_path / "work", "photos"):
+        pass
+    assert [line.partition(" is ")[0] for line in caught.value.problems] == [
+        *(f"coco.json: 'elsewhere/{number}.jpg'" for number in range(3)),
+        "... and 6 more like these",
+    ]
+
+
 def test_a_box_at_the_edge_is_cut_and_a_crowd_left_out(flights, tmp_path, caplog):
     """A box that reaches beyond its picture by rounding is cut there; an annotation of a crowd is no object."""
     images = images_in(flights)
@@ -318,8 +332,8 @@ def test_a_box_at_the_edge_is_cut_and_a_crowd_left_out(flights, tmp_path, caplog
         [19.3 / 2 / PX, 19.8 / 2 / PX, 19.3 / PX, 19.8 / PX], abs=1e-5
     )
     assert len(rows) == len({tuple(entry["bbox"]) for entry in first})
-    assert "1 annotations of crowds are left out" in caplog.text
-    assert "1 boxes without width or height are left out" in caplog.text
+    assert "leaves out 1 annotation of crowds" in caplog.text
+    assert "leaves out 1 box without width or height" in caplog.text
 
 
 def test_a_picture_that_two_files_put_into_different_splits_is_refused(flights):

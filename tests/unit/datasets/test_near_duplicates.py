@@ -60,7 +60,7 @@ def test_pictures_of_one_split_may_look_the_same(data):
     with (data / "data.yaml").open("a") as opened:
         opened.write("test: images/test\n")
     assert [str(found) for found in check_dataset(data).near_duplicates] == [
-        "1 images of test look like one of val: images/test/000.jpg like images/val/000.jpg"
+        "test has 1 image like one of val: images/test/000.jpg like images/val/000.jpg"
     ]
 
 
@@ -70,7 +70,7 @@ def test_the_check_names_what_looks_the_same_in_80_columns(data, capsys):
     assert main(["data", "check", f"{data}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [
-        "  alike 1 images of val look like one of train: images/val/001.jpg like",
+        "  alike val has 1 image like one of train: images/val/001.jpg like",
         "        images/train/000.jpg",
     ]
     assert main(["data", "check", f"{data}", "--json"]) == 0

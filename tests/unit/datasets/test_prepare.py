@@ -86,7 +86,7 @@ def test_files_of_the_users_own_are_not_trained_on(store, folder, prepare, tmp_p
         source = folder / ("images/train/000.jpg" if name.startswith("images") else "labels/train/000.txt")
         shutil.copyfile(source, pulled / name)
     for pinned in (None, first.pinned):
-        with pytest.raises(MachineError, match="are not in the dataset, and training would read them") as caught:
+        with pytest.raises(MachineError, match="not in the dataset, which training would read") as caught:
             prepare(pinned)
         assert caught.value.problems == tuple(others)
     for name in others:
@@ -297,7 +297,7 @@ def test_a_dataset_of_the_users_own_is_not_overwritten(store, folder, tmp_path, 
         words = ["--bucket", str(tmp_path / "bucket"), "--workdir", str(tmp_path / "here")]
         assert main(["data", verb, "wild", *words]) == 78
         said = capsys.readouterr().err
-        assert "1 files there differ from those to be pulled, and no pull brought them; move the folder away" in said
+        assert "has 1 file unlike those to be pulled, which no pull brought; move the folder away" in said
         assert f"  - {LABEL}" in said
     assert label.read_text() == "0 0.5 0.5 0.25 0.25\n"
 
@@ -345,7 +345,7 @@ def test_a_link_in_a_kept_folder_is_refused(store, folder, prepare, tmp_path):
     prepare()
     image = tmp_path / "work/datasets/wild" / IMAGE
     image.symlink_to(image.rename(tmp_path / "moved.jpg"))
-    with pytest.raises(StoreError, match="names cannot be files of a folder"):
+    with pytest.raises(StoreError, match="that no folder can have"):
         prepare()
 
 

@@ -8,11 +8,12 @@ import shutil
 import pytest
 
 from job.cli.app import main
+from job.datasets import lockfile
 from job.datasets.lockfile import read_version
 from job.datasets.prepare import find_dataset
 from job.datasets.push import plan_push
 from job.datasets.versions import dataset_names, list_versions, plan_deletion
-from job.errors import DataError, TransientStoreError
+from job.errors import DataError, OversizedObjectError, TransientStoreError
 from job.runs.listing import RunListing
 from job.runs.run import Run
 from job.session.console import say_newer_data
@@ -179,7 +180,7 @@ def test_what_an_unfinished_run_needs_is_not_deleted(store, tmp_path, capfd):
     assert main(["data", "delete", "wild@1", "--bucket", bucket]) == 0
     told = capfd.readouterr()
     assert "cannot be extended: zebra" in told.err
-    assert "deleted wild@1; 1 objects freed" in told.out
+    assert "deleted wild@1; 1 object freed" in told.out
 
 
 @pytest.mark.parametrize(
@@ -229,3 +230,17 @@ def test_a_run_that_was_reopened_keeps_its_dataset(store, capfd):
     store.delete(run.key("final.json"))
     assert main(["data", "delete", "wild@1", "--bucket", store.uri]) == 65
     assert "unfinished runs need it" in capfd.readouterr().err
+
+
+def test_a_lock_over_the_limit_is_neither_read_nor_written(store, folder, monkeypatch):
+    """A lock that is too large ends a command with exit code 65; no push leaves one that could not be read again."""
+    size_bytes = len(store.read("datasets/wild/versions/0003.lock.json"))
+    (folder / "labels/train/002.txt").write_text("0 0.5 0.5 0.3 0.3\n")
+    monkeypatch.setattr(lockfile, "LOCK_BYTES", size_bytes)
+    assert read_version(store, "wild").number == 3
+    with pytest.raises(DataError, match="has 23 files, too many for one lock"):
+        plan_push(store, folder, "wild").send()
+    monkeypatch.setattr(lockfile, "LOCK_BYTES", size_bytes - 1)
+    with pytest.raises(OversizedObjectError, match=r"lock\.json: is too large to be read") as caught:
+        read_version(store, "wild")
+    assert caught.value.exit_code == 65

@@ -77,10 +77,11 @@ def test_recipe_t_is_a_on_tiles():
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_the_demo_profile_changes_scale_alone(name):
-    """At demo scale a recipe keeps its augmentation and its expectation."""
+def test_the_demo_profile_changes_scale_and_which_epoch_is_best(name):
+    """At demo scale a recipe keeps augmentation and expectation, and its best epoch is that of the highest F1."""
     full, demo = load_recipe(name), load_recipe(name, "demo")
-    scale = {"epochs", "batch", "imgsz", "nbs", "optimizer", "lr0", "warmup_bias_lr"}
+    assert demo.train["best"] == "f1"
+    scale = {"epochs", "batch", "imgsz", "nbs", "optimizer", "lr0", "warmup_bias_lr", "best"}
     assert {key: value for key, value in demo.train.items() if key not in scale} == {
         key: value for key, value in full.train.items() if key not in scale
     }

@@ -1,8 +1,10 @@
 """The report of a run, from records alone."""
 
+import os
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -115,13 +117,24 @@ def test_the_command_opens_the_report(run, tmp_path):
 
 
 def test_without_a_browser_the_command_names_the_page(run, monkeypatch, capsys):
-    """Where no browser opens, the path is printed, and that is no error."""
+    """Where no browser opens, the path is printed once, and that is no error."""
     monkeypatch.setattr("webbrowser.open", lambda _address: False)
     assert main(["report", "zebra", "--open", "--bucket", run.store.uri]) == 0
     page = f"{run.store.uri}/runs/zebra/report.html"
     printed = capsys.readouterr()
     assert printed.out.strip() == page
-    assert f"no browser opens here; the page is {page}" in printed.err
+    assert "no browser opens here" in printed.err
+    assert page not in printed.err
+
+
+def test_a_path_that_is_no_text_is_spelt_out_on_the_page(tmp_path):
+    """A bucket and a picture whose names are not UTF-8 do not keep a report from being written."""
+    run = record_run(tmp_path / os.fsdecode(b"b\xffcket"), COURSE)
+    (Path(run.store.uri) / "runs" / "zebra" / os.fsdecode(b"plot\xff.png")).write_bytes(b"")
+    page = page_of(run)
+    assert f"{tmp_path}/b\\udcffcket" in page
+    assert 'href="plot%FF.png"' in page
+    assert "plot\\udcff.png" in page
 
 
 def test_a_report_of_a_missing_run_is_refused(run, tmp_path, capsys):
@@ -252,11 +265,11 @@ def test_the_course_and_patience_are_told_with_the_run_s_own_numbers(run):
     """The epochs of gains, plateau and best stand together, and patience is explained by the epochs asked for."""
     text = words(page_of(run))
     assert "Here: early gain at epochs 1, 2; steady gain at epochs 3, 4, 5, 6, 7; plateau at epoch 8; best at" in text
-    assert "Patience (100) cannot end these 10 epochs early" in text
+    assert "Patience (100) cannot end a training of 10 epochs early" in text
     record = run.record()
     request = record.request | {"train": record.request["train"] | {"patience": 5}}
     run.write("run.json", record.model_copy(update={"request": request}), overwrite=True)
-    assert "Training ends once 5 epochs in a row are no better" in words(page_of(run))
+    assert "Training ends after 5 epochs in a row without a better one" in words(page_of(run))
 
 
 def test_training_objects_are_shown_by_class_and_size(run):

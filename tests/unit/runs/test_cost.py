@@ -255,7 +255,7 @@ def test_an_own_machine_has_no_price():
     both = run_cost(own, attempt(2, 200, end=(300, done, {"reason": "finished"})))
     assert both.known_usd == pytest.approx(0.01)
     assert both.usd is None
-    assert "without 1 attempts whose price is unknown" in both.cost
+    assert "without 1 attempt whose price is unknown" in both.cost
 
 
 def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():

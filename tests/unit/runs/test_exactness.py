@@ -45,7 +45,7 @@ def test_a_run_of_which_nothing_is_known_against_it_is_exact():
         ({"pulse": seen(KERNEL)}, KERNEL),
         ({"end": seen("numpy: overflow", KERNEL)}, KERNEL),
         ({"end": seen(num_ooms=3)}, "GPU memory: was too short 3 times"),
-        ({"pulse": seen(num_ooms=1), "end": {}}, "GPU memory: was too short 1 times"),
+        ({"pulse": seen(num_ooms=1), "end": {}}, "GPU memory: was too short 1 time,"),
     ],
 )
 def test_exactness_follows_from_the_evidence(against, because):

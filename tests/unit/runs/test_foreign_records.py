@@ -9,6 +9,7 @@ from job.cli.app import main
 from job.errors import CorruptObjectError
 from job.runs.request import known_recipe
 from job.storage.local import FolderStore
+from job.storage.object_store import RECORD_BYTES
 from tests.support.bucket_records import put_recorded, recorded
 
 SOUND, FOREIGN = "yolov11_wildlife", "yolov11_wildlife2"
@@ -73,6 +74,15 @@ def test_a_malformed_run_is_refused(bucket, capsys, name):
             assert code in ({0, 74} if words[0] == "runs" else {74}), (content, words)
             assert code == 0 or FOREIGN in capsys.readouterr().err
         bucket.put(f"runs/{FOREIGN}/{name}", sound, overwrite=True)
+
+
+def test_a_record_that_is_too_large_is_refused(bucket, capsys):
+    """A record over the limit ends a command for its run with exit code 65, and stops no list."""
+    change(bucket, f"runs/{FOREIGN}/run.json", b"[" * (RECORD_BYTES + 1))
+    assert main(["runs", "list", "--bucket", bucket.uri]) == 0
+    assert SOUND in capsys.readouterr().out
+    assert main(["runs", "show", FOREIGN, "--bucket", bucket.uri]) == 65
+    assert f"runs/{FOREIGN}/run.json: is too large to be read, more than 64 MB" in capsys.readouterr().err
 
 
 def test_a_reason_and_a_phase_of_a_later_version_are_shown_as_unknown(bucket, capsys):

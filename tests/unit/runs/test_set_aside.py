@@ -30,10 +30,10 @@ def test_it_is_verified_apart(run, capsys):
     assert "0002-000000.a0001: whole" in said
     run.store.delete(run.key("final.json"))
     assert main(["runs", "verify", "zebra", "--bucket", run.store.uri]) == 0
-    assert "1 checkpoints, every byte equal to the commit; 1 set aside" in capsys.readouterr().out
+    assert "1 checkpoint, every byte equal to the commit; 1 set aside" in capsys.readouterr().out
     run.store.delete(run.key("checkpoints/0002-000000.a0001/manifest.json"))
     assert main(["runs", "verify", "zebra", "--bucket", run.store.uri]) == 74
-    assert "none of its 1 checkpoints is intact" in capsys.readouterr().err
+    assert "has no intact checkpoint, found 1 set aside" in capsys.readouterr().err
 
 
 def test_a_manifest_without_checksums_contradicts_where_something_is_wrong(run, tmp_path):
@@ -47,7 +47,7 @@ def test_a_manifest_without_checksums_contradicts_where_something_is_wrong(run, 
     run.store.put(key, checkpoint._sealed(content), overwrite=True)
     run.store.delete(next(file["key"] for file in content["files"] if file["name"] == "results.csv"))
     (tmp_path / "again").mkdir()
-    with pytest.raises(CorruptObjectError, match="none of its 2 checkpoints is intact"):
+    with pytest.raises(CorruptObjectError, match="has no intact checkpoint, found 2 set aside"):
         checkpoint.restore(run, tmp_path / "again")
     assert len(checkpoint.set_aside(run)[remaining]) == 1
 

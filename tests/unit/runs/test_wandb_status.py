@@ -6,8 +6,9 @@ import pytest
 
 from job.runs.listing import RunListing
 from job.runs.run import Claim, Run
-from job.runs.wandb_status import WandbStatus, describe, read_status, write_status
+from job.runs.wandb_status import WandbStatus, describe, write_status
 from job.storage.open_store import open_store
+from tests.support.tracking_status import read_status
 
 URL = "https://wandb.example/zebra"
 

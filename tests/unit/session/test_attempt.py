@@ -12,9 +12,11 @@ from job.errors import (
     DataError,
     DefectError,
     HangError,
+    HardwareError,
     JobError,
     MachineError,
     NotCommittedError,
+    OutOfMemoryError,
     PauseError,
     PeerError,
     PreemptionError,
@@ -24,12 +26,14 @@ from job.errors import (
     TransientStoreError,
 )
 from job.goodput import PhaseTimer
+from job.runs.resume import PreviousAttempts
 from job.runs.run import Claim, Run
 from job.session import attempt
 from job.session.attempt import StartedAttempt, finish
 from job.session.context import SessionContext
 from job.session.preemption import PreemptionWatcher
 from job.storage.local import FolderStore
+from job.training.distributed import ProcessGroup
 from tests.support.bucket_records import recorded
 from tests.support.cli_process import SOON_S
 from tests.support.faulty_store import FaultyStore
@@ -42,9 +46,9 @@ def store(tmp_path):
     return FolderStore.create(str(tmp_path / "bucket"))
 
 
-def context(store):
+def context(store, group=ProcessGroup()):  # noqa: B008 -- it is frozen
     """Return the parts of an attempt that nothing interrupts."""
-    return SessionContext(store=store, request=None, preemption=PreemptionWatcher())
+    return SessionContext(store=store, request=None, preemption=PreemptionWatcher(), group=group)
 
 
 def ended_by(error, store):
@@ -115,6 +119,79 @@ def test_what_a_notice_leaves_uncommitted_is_recorded(store):
     end = ended_by(notice, store)
     assert (end.reason, end.not_committed) == ("preempted", notice.not_committed)
     assert end.message == f"SIGTERM: asked to stop; {notice.not_committed}"
+
+
+class Meeting:
+    """The store of a process group."""
+
+    def __init__(self):
+        self.values = {}
+
+    def compare_set(self, key, _expected, value):
+        self.values.setdefault(key, value)
+
+    def check(self, keys):
+        return all(key in self.values for key in keys)
+
+    def get(self, key):
+        return self.values[key]
+
+
+def failed_elsewhere(store, error, notice):
+    """Return the end of an attempt whose second process failed by an error, and whose first then got a notice."""
+    run, meeting = Run(store, "zebra"), Meeting()
+    claim = run.claim({})
+    with pytest.raises(type(error)), ProcessGroup(1, 2, store=meeting).failure_told():
+        raise error
+    with (
+        pytest.raises((JobError, PreemptionError)) as raised,
+        attempt.attempt_recorded(claim, context(store, ProcessGroup(0, 2, store=meeting)), dict),
+    ):
+        raise notice
+    end = run.attempt(claim.attempt).end
+    assert (raised.value.exit_code, raised.value.reason) == (end.exit_code, end.reason)
+    return end
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OutOfMemoryError("out of memory", try_again=True), ("failed", 75, "OutOfMemoryError")),
+        (OutOfMemoryError("out of memory", try_again=False), ("failed", 70, "OutOfMemoryError")),
+        (MachineError("full"), ("failed", 78, "MachineError")),
+        (TransientStoreError("away"), ("transient", 75, "TransientStoreError")),
+        (ZeroDivisionError("a defect"), ("failed", 1, "ZeroDivisionError")),
+        (PeerError("gone"), ("preempted", 75, "PreemptionError")),
+    ],
+    ids=repr,
+)
+def test_a_failure_of_another_process_is_that_of_the_attempt(store, error, found):
+    """The launcher ends the first process by SIGTERM once another one has failed: the attempt ends as that did, by
+    which the next one knows of a lack of memory. One that only lost a process says nothing.
+    """
+    end = failed_elsewhere(store, error, PreemptionError("SIGTERM", "preempted"))
+    assert (end.reason, end.exit_code, end.error) == found
+    again = Run(store, "zebra").claim({})
+    assert PreviousAttempts.of(again).ran_out_of_memory is (found[2] == "OutOfMemoryError")
+    if found[0] == "failed":
+        assert end.message.startswith("process 2 of 2: ")
+
+
+def test_a_notice_that_all_processes_obey_is_no_failure_of_one(store):
+    """What a process raises while all of them leave at the same step does not hide the preemption."""
+    notice = PreemptionError("SIGTERM", "preempted")
+    notice.on_all_ranks = True
+    assert failed_elsewhere(store, HardwareError("a loader was killed"), notice).reason == "preempted"
+
+
+def test_the_first_failure_counts():
+    """What fails after it, and because of it, does not take its place."""
+    meeting = Meeting()
+    for rank, error in ((2, OutOfMemoryError("out of memory", try_again=False)), (1, HardwareError("NCCL"))):
+        with pytest.raises(JobError), ProcessGroup(rank, 3, store=meeting).failure_told():
+            raise error
+    lost = ProcessGroup(0, 3, store=meeting).lost()
+    assert (str(lost), lost.exit_code) == ("process 3 of 3: out of memory", 70)
 
 
 LEAVES = """

@@ -93,7 +93,7 @@ def test_a_fall_in_the_warm_up_has_its_cause_and_the_remedy(warned):
     assert said.endswith(f"stop and start a new run with {REMEDY}, a third of the rate")
     asked = scheduled("A", optimizer="SGD", lr0=0.01, warmup_epochs=1.0)
     (said,) = warned(reporter(10, None, record=asked), course)[1]
-    assert "restarts the learning rate, from 0 to 0.01 and for biases from 0.1, in the first 1 epochs" in said
+    assert "restarts the learning rate, from 0 to 0.01 and for biases from 0.1, in the first 1 epoch, or" in said
     assert "a new run with --lr0 0.003 --warmup-bias-lr 0," in said
     (said,) = warned(reporter(10, None, record=asked), {0: 0.5, 1: 0.5, 2: 0.5, 3: 0.1})[3]
     assert "the learning rate, 0.01 at first, may be too high;" in said

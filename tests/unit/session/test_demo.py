@@ -7,6 +7,7 @@ from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
+from tests.support.cli_process import ROOT
 
 DEMO = {"profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
 
@@ -32,8 +33,9 @@ def test_a_plan_of_the_demo_is_of_its_own_pictures(tmp_path, capsys):
     assert f"dataset: {demo.DATASET}\n" in capsys.readouterr().out
 
 
-def test_a_bucket_whose_data_were_deleted_is_an_empty_one(tmp_path, monkeypatch):
-    """Marks of a deletion are no data to train on, so that the demo draws its own."""
+def test_a_bucket_whose_data_were_deleted_is_an_empty_one(tmp_path, monkeypatch, caplog):
+    """Marks of a deletion are no data to train on, so that the demo draws its own, and says how long it takes."""
+    caplog.set_level("INFO")
     drawn = []
     monkeypatch.setattr(demo, "train", lambda *_, **_more: None)
     monkeypatch.setattr(demo, "draw_demo_dataset", drawn.append)
@@ -42,6 +44,8 @@ def test_a_bucket_whose_data_were_deleted_is_an_empty_one(tmp_path, monkeypatch)
     store.put("datasets/wild/versions/0001.deleted", b"{}\n")
     demo.train_demo(store, TrainRequest.parse({"recipe": "base", "workdir": str(tmp_path / "work"), **DEMO}))
     assert len(drawn) == 1
+    assert f"takes {demo.TAKES}" in caplog.messages[0]
+    assert f"    {caplog.messages[0]}\n" in (ROOT / "README.md").read_text()
 
 
 def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monkeypatch):

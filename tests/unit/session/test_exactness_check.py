@@ -1,14 +1,18 @@
 """The check of a machine's exactness: its verdict, and what it trains."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from job.cli.app import main
 from job.cloud.findings import Finding
+from job.errors import PreemptionError
 from job.recipes.recipe import load_recipe
 from job.session import exactness_check
 from job.session.exactness_check import Outcome, Trial
@@ -52,6 +56,20 @@ def test_states_without_an_optimizer_step_prove_nothing(confined, tmp_path):
     assert (found.grade, "nothing is proved" in found.found) == ("fail", True)
 
 
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_random_weights_take_their_first_step_in_mixed_precision(is_mixed):
+    """A loss scaler begins where gradients of float16 do not overflow; one that is off stays so."""
+    scaler = torch.amp.GradScaler("cpu", enabled=is_mixed)
+    exactness_check._scale_nothing(scaler)
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([weight])
+    loss = (weight.half() * 1000).sum()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    assert optimizer.state
+    assert scaler.is_enabled() is is_mixed
+
+
 @pytest.mark.parametrize(
     ("outcome", "grade", "said"),
     [
@@ -69,6 +87,39 @@ def test_a_memory_that_is_nearly_full_is_a_warning(outcome, grade, said):
 def test_a_cpu_has_no_memory_to_judge():
     """On a CPU nothing is said of a GPU's memory."""
     assert exactness_check._memory([Outcome(), Outcome(), Outcome()]) == []
+
+
+def test_a_notice_ends_the_training_of_a_trial(tmp_path, monkeypatch):
+    """The process of a trial does not outlive the check that waits for it."""
+    killed = []
+
+    class Training:
+        def start(self):
+            """Start nothing."""
+
+        def join(self):
+            raise PreemptionError("SIGTERM: asked to stop", "preempted")
+
+        def kill(self):
+            killed.append(self)
+
+    monkeypatch.setattr(exactness_check, "get_context", lambda _how: SimpleNamespace(Process=lambda **_: Training()))
+    with pytest.raises(PreemptionError):
+        Trial(load_recipe("A", "demo"), "cpu", 0, tmp_path, tmp_path, tmp_path / "straight").run()
+    assert len(killed) == 1
+
+
+def test_a_check_is_interrupted_by_sigterm(tmp_path, monkeypatch):
+    """SIGTERM ends the check as Ctrl-C does, and its folder is removed."""
+
+    def terminated(_trial):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trial, "run", terminated)
+    monkeypatch.setattr(exactness_check, "draw_demo_dataset", lambda *_, **__: None)
+    with pytest.raises(PreemptionError, match="SIGTERM"):
+        exactness_check.check_exactness(load_recipe("A", "demo"), tmp_path, "cpu", 0)
+    assert list(tmp_path.glob("doctor-*")) == []
 
 
 def test_deterministic_kernels_are_required(confined):

@@ -14,7 +14,7 @@ ON_WHOLE = recorded("A", run="plain", epoch_s=90.0)
 OTHER_TILES = recorded("T", run="other", epoch_s=50.0, tiles=512)
 ON_TILES = recorded("T", run="tiled", epoch_s=180.0)
 
-A = f"recipe A: about 2 h 00 min in all, as run plain, 1 epochs on {MACHINE}"
+A = f"recipe A: about 2 h 00 min in all, as run plain, 1 epoch on {MACHINE}"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ A = f"recipe A: about 2 h 00 min in all, as run plain, 1 epochs on {MACHINE}"
         ([], []),
         ([OTHER_TILES], []),
         ([ON_WHOLE, OTHER_TILES], ["tiles: about 3 h 00 min in all, by their pixels at the pace of run plain", A]),
-        ([ON_WHOLE, ON_TILES], [f"tiles: about 4 h 00 min in all, as run tiled, 1 epochs on {MACHINE}", A]),
+        ([ON_WHOLE, ON_TILES], [f"tiles: about 4 h 00 min in all, as run tiled, 1 epoch on {MACHINE}", A]),
     ],
     ids=["no run", "other tiles alone", "whole pictures", "both"],
 )

@@ -1,6 +1,7 @@
 """One attempt at a run, around a training that does what the test says."""
 
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -50,10 +51,11 @@ class Snapshot:
 
 
 @pytest.fixture
-def resume(tmp_path):
+def resume(tmp_path, monkeypatch):
     """A function that resumes a run after its second epoch, as attempt 3; a function of callbacks and context trains
-    it to batch 1 of the third.
+    it to batch 1 of the third. Nothing is uploaded at its end.
     """
+    monkeypatch.setattr(module, "finish", lambda *_: None)
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=3)
     request = SimpleNamespace(checkpoint_every_s=0.0)
     context = SessionContext(store=run.store, request=request, preemption=PreemptionWatcher(), folder=tmp_path)
@@ -82,6 +84,28 @@ def test_a_heartbeat_has_no_commit_of_an_earlier_attempt(resume, monkeypatch):
     monkeypatch.setattr(Claim, "heartbeat", lambda _claim, fields: (kept.append(fields["kept"]), beat.set()))
     resume(lambda _callbacks, _context: beat.wait(30))
     assert kept[0] is None
+
+
+def test_heartbeats_come_until_the_last_upload_is_over(resume, monkeypatch):
+    """A run whose results take long to upload does not look as if its machine was gone, and none comes after that."""
+    beat, uploaded, late = threading.Event(), threading.Event(), []
+
+    def upload(*_):
+        for _ in range(2):  # one may have been under way
+            beat.clear()
+            assert beat.wait(30)
+        uploaded.set()
+
+    monkeypatch.setattr(module, "Heartbeat", partial(module.Heartbeat, every_s=0.01))
+    monkeypatch.setattr(Claim, "heartbeat", lambda *_: beat.set())
+    monkeypatch.setattr(module, "finish", upload)
+    resume(lambda _callbacks, _context: None)
+    assert uploaded.is_set()
+    for thread in threading.enumerate():
+        if thread.name == "heartbeat":
+            thread.join(30)
+            late.append(thread.is_alive())
+    assert not any(late)
 
 
 def test_what_is_at_stake_is_what_is_trained_and_not_committed(resume):

@@ -1,7 +1,9 @@
 """`verify-resume` kills for real, or gives no verdict."""
 
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from job.session import verify_resume as module
 from job.session.verify_resume import KILLED, Piece, train_straight, verify_resume
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
-from tests.support.cli_process import SOON_S
+from tests.support.cli_process import SOON_S, surroundings, wait_until
 
 QUICK = """
 import json, os, sys
@@ -93,6 +95,55 @@ def test_an_interrupted_verification_leaves_no_training(patient, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         module._train_with_kills(patient, KILLED, 1, 0, Interrupted())
     assert started[0].wait(SOON_S) == -signal.SIGKILL
+
+
+WAITING = """
+import os, sys, time
+from pathlib import Path
+Path(os.environ["JOB_TRACE"]).with_name("began").write_text(str(os.getpid()))
+time.sleep(1000)
+"""
+"""A training that stays, and says which process it is."""
+
+VERIFYING = """
+import signal, sys
+from pathlib import Path
+from job.cli import verify_resume as command
+from job.cli.app import main
+from job.session.verify_resume import Piece, train_straight
+from job.storage.local import FolderStore
+
+def train_for(*_):
+    return train_straight(Piece(FolderStore.create(folder), (), Path(folder), (sys.executable, "-c", waiting)))
+
+waiting, folder = sys.argv[1:]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+command.train_for, command._data = train_for, lambda *_: None
+sys.exit(main(["verify-resume", "--workdir", folder]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_verification_that_is_asked_to_stop_leaves_no_training(tmp_path, number):
+    """A signal to the command alone ends the training as well, and it says that it was asked to stop."""
+    began = tmp_path / "began"
+    command = [sys.executable, "-c", VERIFYING, WAITING, str(tmp_path)]
+    with subprocess.Popen(command, env=surroundings({}), stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: began.exists() and began.read_text(), process)
+        process.send_signal(number)
+        said = process.communicate(timeout=SOON_S)[1]
+    assert (process.returncode, "asked to stop" in said) == (75, True), said
+    wait_until(lambda: has_ended(int(began.read_text())))
+    assert list(tmp_path.glob("verify-resume-*")) == []
+
+
+def has_ended(number):
+    """Whether there is no such process any more, but perhaps its exit code."""
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
 
 
 def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):

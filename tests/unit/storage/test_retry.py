@@ -2,7 +2,13 @@
 
 import pytest
 
-from job.errors import CorruptObjectError, ObjectNotFoundError, TransientStoreError
+from job.errors import (
+    BucketNotFoundError,
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    TransientStoreError,
+)
 from job.storage import retry
 from job.storage.retry import RetryableError, retried
 
@@ -60,9 +66,10 @@ def test_the_deadline_counts_from_the_first_failure(clock):
     assert retried(upload, 120) == "done"
 
 
-def test_damage_is_read_twice(clock):
-    """Bytes that contradict their stored checksum once are read again at once, twice are damaged."""
-    outcomes = [CorruptObjectError("rotten"), "whole"]
+@pytest.mark.parametrize("doubted", [CorruptObjectError, ObjectNotFoundError, BucketNotFoundError])
+def test_damage_and_absence_are_looked_at_twice(clock, doubted):
+    """An object that is damaged or absent once is looked at again at once; twice, and it is. So is a bucket."""
+    outcomes = [doubted("doubted"), "whole"]
 
     def read(_left_s):
         outcome = outcomes.pop(0)
@@ -71,8 +78,8 @@ def test_damage_is_read_twice(clock):
         return outcome
 
     assert retried(read, 0) == "whole"
-    outcomes[:] = [CorruptObjectError("rotten"), CorruptObjectError("rotten"), "whole"]
-    with pytest.raises(CorruptObjectError):
+    outcomes[:] = [doubted("doubted"), doubted("doubted"), "whole"]
+    with pytest.raises(doubted):
         retried(read, 120)
     assert (outcomes, clock.now) == (["whole"], 1000)
 
@@ -83,8 +90,8 @@ def test_what_does_not_pass_is_not_tried_again(clock):
 
     def look(_left_s):
         calls.append(clock.now)
-        raise ObjectNotFoundError("absent")
+        raise PreconditionError("taken")
 
-    with pytest.raises(ObjectNotFoundError):
+    with pytest.raises(PreconditionError):
         retried(look, 120)
     assert len(calls) == 1

@@ -4,11 +4,12 @@ import pytest
 
 from job.errors import SupersededError
 from job.runs.run import Claim
-from job.runs.wandb_status import WandbStatus, read_status
+from job.runs.wandb_status import WandbStatus
 from job.tracking import events, follower
 from job.tracking.events import CommittedRows
 from job.tracking.tracker import COMMITTED, FINISHED, INTERRUPTED
 from tests.support.run_records import record_run
+from tests.support.tracking_status import read_status
 
 
 class Server:

@@ -6,13 +6,14 @@ import pytest
 
 from job.errors import PreemptionError
 from job.runs.run import Claim, Run
-from job.runs.wandb_status import WandbStatus, read_status
+from job.runs.wandb_status import WandbStatus
 from job.storage.open_store import open_store
 from job.tracking import tracker
 from job.tracking.tracker import Tracker
 from tests.support.fake_wandb_server import KEY
 from tests.support.run_records import record_run
 from tests.support.signal_mask import blocks_notices
+from tests.support.tracking_status import read_status
 
 
 @pytest.fixture

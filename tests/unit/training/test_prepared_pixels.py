@@ -238,7 +238,7 @@ def test_a_full_disk_keeps_what_is_reserved(tmp_path, disk, monkeypatch):
     monkeypatch.setattr(prepared_pixels, "RESERVED_BYTES", 10 * NUM_BYTES)
     disk(14)
     found = prepared(tmp_path)
-    assert found.said.startswith(f"prepared pixels: 0 of 30 pictures are in {tmp_path}, 4 more (0.0 GB) are kept there")
+    assert found.said.startswith(f"prepared pixels: 0 of 30 pictures in {tmp_path}, 4 more (0.0 GB) are kept there")
     assert ", 26 (0.0 GB) are not, which leaves 0 GB of the disk and half of the memory free" in found.said
     disk(12)
     save(found, *range(NUM_IMAGES))
@@ -246,7 +246,7 @@ def test_a_full_disk_keeps_what_is_reserved(tmp_path, disk, monkeypatch):
     disk(9)
     none = prepared(tmp_path / "other")
     save(none, *range(NUM_IMAGES))
-    assert none.said.startswith(f"prepared pixels: 0 of 30 pictures are in {tmp_path / 'other'}, 30 (0.0 GB) are not")
+    assert none.said.startswith(f"prepared pixels: 0 of 30 pictures in {tmp_path / 'other'}, 30 (0.0 GB) are not")
     assert files_in(tmp_path / "other") == []
 
 
@@ -258,14 +258,14 @@ def test_pixels_take_half_of_the_memory_at_most(tmp_path, monkeypatch):
     assert len(files_in(tmp_path)) == 5
     again = prepared(tmp_path)
     save(again, *range(NUM_IMAGES))
-    assert again.said.startswith(f"prepared pixels: 5 of 30 pictures are in {tmp_path}, 25 (0.0 GB) are not")
+    assert again.said.startswith(f"prepared pixels: 5 of 30 pictures in {tmp_path}, 25 (0.0 GB) are not")
     assert len(files_in(tmp_path)) == 5
 
 
 def test_a_complete_folder_says_so(tmp_path):
     """The line of a start that finds all pixels is short."""
     save(prepared(tmp_path), *range(NUM_IMAGES))
-    assert prepared(tmp_path).said == f"prepared pixels: 30 of 30 pictures are in {tmp_path}"
+    assert prepared(tmp_path).said == f"prepared pixels: 30 of 30 pictures in {tmp_path}"
 
 
 def test_pixels_of_others_give_way_if_the_disk_is_short(tmp_path, disk):
