@@ -31,14 +31,16 @@ class CheckpointSchedule:
         self._lives_s = [s for s in preempted_after_s if s > 0]  # else a clock was set back, and the life is unknown
         self._is_cut_off = bool(preempted_after_s)
         self._clock = clock
-        self._last = clock()
+        self._begun = self._last = clock()
         self._stalls_s: list[float] = []
 
     def due(self) -> bool:
         """Whether the next checkpoint is to be taken now."""
-        passed_s = self._clock() - self._last
+        now = self._clock()
+        passed_s = now - self._last
         if isinstance(self._every_s, str):
-            return passed_s >= self.stall_s / AUTO_SHARE
+            all_s = sum(self._stalls_s)  # those at the ends of epochs, which come unasked, too
+            return passed_s >= self.stall_s / AUTO_SHARE and now - self._begun >= all_s / AUTO_SHARE
         return passed_s >= self._every_s > 0
 
     @contextmanager

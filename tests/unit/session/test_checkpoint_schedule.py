@@ -70,6 +70,22 @@ def test_auto_takes_checkpoints_in_a_hundredth_of_the_time():
     )
 
 
+def test_auto_leaves_time_for_the_ends_of_epochs():
+    """Those within epochs and those at the ends of epochs together stop training for a hundredth of the time."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [], clock)
+    within = 0
+    for _epoch in range(100):
+        for _step in range(50):
+            clock.now += 0.5
+            if schedule.due():
+                taken(schedule, clock, 0.2)
+                within += 1
+        taken(schedule, clock, 0.2)
+    assert within > 0
+    assert (100 + within) * 0.2 <= 0.01 * (clock.now - 100.0) + 2 * 0.2  # the last within an epoch, and at its end
+
+
 def test_the_best_interval_is_that_of_young():
     """The square root of twice the cost of a checkpoint times the mean time between preemptions."""
     clock = Clock()
