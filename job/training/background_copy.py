@@ -4,6 +4,7 @@ Guarantees that the copies are those of the moment of the snapshot, provided tha
 `wait` returns: a change before that is an error. Knows nothing of what the tensors are.
 """
 
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ class BackgroundCopy(Background):
 
     def __init__(self, entries: Iterable[tuple[dict[Any, Any], Any]] = ()) -> None:
         super().__init__("snapshot", self.copy)
+        self._ended = threading.Event()
+        self._ended.set()
         self._entries = [(table, name, _num_changes(table[name])) for table, name in entries]
 
     def copy(self) -> None:
@@ -28,11 +31,21 @@ class BackgroundCopy(Background):
             if _num_changes(tensor) != num_changes:
                 raise TrainingError(f"snapshot: {name} changed while it was copied; this is a defect, please report it")
 
+    def start(self) -> None:
+        """Start the thread."""
+        self._ended.clear()
+        super().start()
+
     def wait(self) -> None:
         """Wait until all is copied, if that was started; raises the error of the copy."""
-        if self.is_running:
-            self.join()
+        self._ended.wait()  # not `join`: a notice that interrupts it makes Python 3.11 take the thread for ended
         self.check()
+
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            self._ended.set()
 
 
 def _num_changes(tensor: torch.Tensor) -> int:

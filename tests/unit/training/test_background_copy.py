@@ -1,5 +1,6 @@
 """Copies of tensors in the background: those of the moment at which they were asked for, or an error."""
 
+import signal
 import threading
 
 import pytest
@@ -70,6 +71,30 @@ def test_a_tensor_that_changes_before_it_is_copied_is_an_error(table, change):
         copying.wait()
     with pytest.raises(TrainingError):
         copying.wait()
+
+
+def test_a_wait_that_was_interrupted_is_waited_for_again(table):
+    """A notice that interrupts a wait does not make the copy pass for a complete one."""
+
+    def interrupt(_number, _frame):
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    copying = BackgroundCopy([(table, "rows")])
+    copying.start()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(InterruptedError):
+            copying.wait()
+        others = threading.Thread(target=copying.wait, daemon=True)
+        others.start()
+        others.join(0.2)
+        assert others.is_alive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        table.gate.set()
+    others.join(30)
+    assert not others.is_alive()
 
 
 def test_nothing_to_copy_is_not_waited_for():
