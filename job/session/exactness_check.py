@@ -32,7 +32,7 @@ from job.training.isolation import isolate_ultralytics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch.amp import GradScaler
+    from torch.amp.grad_scaler import GradScaler
 
     from job.training.state import Snapshot
 
