@@ -167,7 +167,7 @@ def failed_elsewhere(store, error, notice):
 )
 def test_a_failure_of_another_process_is_that_of_the_attempt(store, error, found):
     """The launcher ends the first process by SIGTERM once another one has failed: the attempt ends as that did, by
-    which the next one knows of a lack of memory. One that only lost a process says nothing.
+    which the next one knows of a lack of memory, unless that one had only lost a process itself.
     """
     end = failed_elsewhere(store, error, PreemptionError("SIGTERM", "preempted"))
     assert (end.reason, end.exit_code, end.error) == found
