@@ -6,7 +6,6 @@ import shutil
 import signal
 from dataclasses import replace
 from types import SimpleNamespace
-from types import SimpleNamespace
 
 import pytest
 import torch
