@@ -177,6 +177,17 @@ def test_a_failure_of_another_process_is_that_of_the_attempt(store, error, found
         assert end.message.startswith("process 2 of 2: ")
 
 
+def test_a_failure_of_another_process_is_recorded_with_its_details(store):
+    """The problems of its data, and the traceback of its defect, are in the record as those of a single process."""
+    notice = PreemptionError("SIGTERM", "preempted")
+    broken = failed_elsewhere(store, DataError("data: 2 problems", ["1.txt: is empty", "2.txt: is empty"]), notice)
+    assert broken.message == "process 2 of 2: data: 2 problems - 1.txt: is empty - 2.txt: is empty"
+    assert broken.traceback is None
+    defect = failed_elsewhere(store, ZeroDivisionError("a defect"), notice)
+    assert defect.traceback.startswith("Traceback (most recent call last)")
+    assert "ZeroDivisionError: a defect" in defect.traceback
+
+
 def test_a_notice_that_all_processes_obey_is_no_failure_of_one(store):
     """What a process raises while all of them leave at the same step does not hide the preemption."""
     notice = PreemptionError("SIGTERM", "preempted")
