@@ -255,9 +255,19 @@ class PeerError(TryAgainError):
 class PeerFailedError(PeerError):
     """Another rank of this training failed, and has told how: the attempt ends as that rank does."""
 
-    def __init__(self, message: str, name: str, exit_code: int, reason: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        problems: Sequence[str] = (),
+        *,
+        name: str,
+        exit_code: int,
+        reason: str,
+        traceback_of_defect: str = "",
+    ) -> None:
+        super().__init__(message, problems)
         self.name, self.exit_code, self.reason = name, ExitCode(exit_code), EndReason(reason)
+        self.traceback = traceback_of_defect
 
 
 class MachineError(JobError):

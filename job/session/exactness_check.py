@@ -32,8 +32,7 @@ from job.training.isolation import isolate_ultralytics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch.amp import GradScaler
-
+    from job.training.loop import Training
     from job.training.state import Snapshot
 
 log = logging.getLogger(__name__)
@@ -213,7 +212,7 @@ def _trained(trial: Trial) -> Outcome:
         )
     )
     require_deterministic_kernels()
-    _scale_nothing(training.trainer.scaler)
+    _scale_nothing(training)
     if trial.resumes_from is not None:
         training.restore(trial.resumes_from)
     try:
@@ -231,11 +230,12 @@ def _trained(trial: Trial) -> Outcome:
     return Outcome(error="the training ended before its last step")
 
 
-def _scale_nothing(scaler: "GradScaler") -> None:
-    """Let a loss scaler begin at 1, at which gradients of random weights do not overflow.
+def _scale_nothing(training: "Training") -> None:
+    """Let the loss scaler begin at 1, at which gradients of random weights do not overflow.
 
     From its default of 65,536 it leaves out one optimizer step after the other, and halves the scale each time.
     """
+    scaler = training.trainer.scaler
     scaler.load_state_dict(scaler.state_dict() | {"scale": 1.0})
 
 

@@ -29,7 +29,10 @@ class SharedPlan:
 
 
 def follow(context: SessionContext) -> None:
-    """Train together with rank 0: data from the bucket, everything else from rank 0, which is told of a failure."""
+    """Train together with rank 0, and tell it of a failure.
+
+    Data comes from the bucket, everything else from rank 0.
+    """
     group = context.group
     with group.failure_told(), context.in_folder(f"follower{group.rank}") as here:
         here.isolate_training()  # a plan imports Ultralytics as it arrives

@@ -5,6 +5,7 @@ nothing of a backend.
 """
 
 import io
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -139,12 +140,19 @@ def _in_parallel(
     num_threads: int,
     on_done: OnDone,
 ) -> None:
-    """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
+    """Call a function for every item; after the first error no thread begins another call, and it is raised."""
+    failed = threading.Event()  # set by the thread that fails: the caller hears of it when it next runs
 
     def call(item: tuple[Any, ...]) -> None:
-        stored = function(*item)
-        if on_done is not None:
-            on_done(stored)
+        if failed.is_set():
+            return
+        try:
+            stored = function(*item)
+            if on_done is not None:
+                on_done(stored)
+        except BaseException:
+            failed.set()
+            raise
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:

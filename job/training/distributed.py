@@ -158,9 +158,16 @@ class ProcessGroup:
             raise
         except Exception as error:
             told = error if isinstance(error, JobError) else DefectError(self.subject, error)
-            text = json.dumps([f"{self.subject}: {told.message}", told.name, told.exit_code, told.reason])
+            failure = {
+                "message": f"{self.subject}: {told.message}",
+                "problems": told.problems,
+                "name": told.name,
+                "exit_code": told.exit_code,
+                "reason": told.reason,
+                "traceback_of_defect": getattr(told, "traceback", ""),
+            }
             with suppress(RuntimeError):  # the store is gone with its process
-                self.store.compare_set(FAILURE, "", text)
+                self.store.compare_set(FAILURE, "", json.dumps(failure))
             raise
 
     def failure(self) -> PeerFailedError | None:
@@ -168,7 +175,7 @@ class ProcessGroup:
         if self.is_rank_zero and self.store is not None:
             with suppress(RuntimeError):  # the store is gone with its process
                 if self.store.check([FAILURE]):
-                    return PeerFailedError(*json.loads(self.store.get(FAILURE)))
+                    return PeerFailedError(**json.loads(self.store.get(FAILURE)))
         return None
 
     @property

@@ -379,6 +379,8 @@ def main() -> None:
     parts_of_all = ["epochs", "checkpoint", "restart", "tracking", "goodput", "long-epochs", "goodput-before"]
     parser.add_argument("--only", nargs="+", choices=parts_of_all, help="the last one is for --before")
     chosen = parser.parse_args()
+    if "goodput-before" in (chosen.only or ()) and chosen.before is None:
+        parser.error("goodput-before compares with another version: name its checkout with --before")
     base = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         bench = Bench(base)

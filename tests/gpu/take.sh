@@ -43,7 +43,7 @@ there() {
     # The job itself, for its metadata.
     python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --target "$site" .
     nvidia-smi >"$out/nvidia-smi.txt" || true
-    python3 -m pytest -n0 -rs -p no:cacheprovider --junitxml="$out/gpu-test.xml" tests/gpu "$@" 2>&1 |
+    python3 -m pytest -n0 -rs -p no:cacheprovider -p no:benchmark --junitxml="$out/gpu-test.xml" tests/gpu "$@" 2>&1 |
         tee "$out/gpu-test.txt" || status=$?
     python3 -m tests.bench.gpu --out "$out/gpu-bench.json" --minutes "${MINUTES:-10}" 2>&1 |
         tee "$out/gpu-bench.txt" || status=$?

@@ -154,7 +154,8 @@ def test_one_of_several_processes_ends_without_the_finale_of_python(words):
 
 
 @pytest.mark.parametrize(
-    ("words", "exit_code", "said"), [(["--help"], 0, "--recipe"), (["--epohcs", "3"], 2, "did you mean 'epochs'?")]
+    ("words", "exit_code", "said"),
+    [(["--help"], 0, "Start, resume or complete"), (["--epohcs", "3"], 2, "did you mean 'epochs'?")],
 )
 def test_a_training_ends_without_the_finale_of_python(words, exit_code, said):
     """It would take a second of its machine; what was printed, and the exit code, are there."""

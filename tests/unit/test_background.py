@@ -85,6 +85,7 @@ def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
     ) as living:
         assert asked.wait(30)
         living.check()
+    living.join()
     assert caplog.text.count("bucket: away") == 1
 
 
@@ -97,8 +98,9 @@ def test_a_request_to_stop_is_passed_on_once(run):
         return {}
 
     Claim(run, 1).ask_to_stop("here")
-    with Heartbeat(Claim(run, 1), about, asked.append, every_s=0.01):
+    with Heartbeat(Claim(run, 1), about, asked.append, every_s=0.01) as heartbeat:
         assert all(beats.acquire(timeout=30) for _ in range(4))
+    heartbeat.join()
     assert len(asked) == 1
 
 

@@ -91,20 +91,21 @@ def test_lost_index_costs_no_transfer(pushed, target, damage):
     assert pull_all(pushed, target).num_transferred == 0
 
 
-def test_a_cut_pull_is_resumed(pushed, source, target):
+def test_a_cut_pull_is_resumed(pushed, source, target, monkeypatch):
     """A pull that was cut transfers only what had not arrived."""
+    monkeypatch.setattr(type(pushed), "num_downloads", 4)
 
     class Cut(BaseException):
         pass
 
     def cut(done: TransferProgress) -> None:
-        if done.num_objects == 5:
+        if done.num_objects >= 5:
             raise Cut
 
     with pytest.raises(Cut):
         pull_all(pushed, target, cut)
     num_arrived = len(names(target))
-    assert 5 <= num_arrived < NUM_FILES
+    assert 5 <= num_arrived < 5 + 4
     assert sorted(checksums.ChecksumIndex(target / PULLED).names()) == names(target)  # so that none is read again
     assert pull_all(pushed, target).num_transferred == NUM_FILES - num_arrived
     assert content(target) == content(source)

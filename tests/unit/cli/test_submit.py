@@ -3,17 +3,7 @@
 import json
 
 from job.cli.app import main
-
-SETTINGS = {
-    "project": "demo-project",
-    "region": "us-central1",
-    "image": f"us-central1-docker.pkg.dev/demo-project/yolo/trainer@sha256:{'0' * 64}",
-    "service_account": "trainer@demo-project.iam.gserviceaccount.com",
-    "network": "projects/demo-project/global/networks/yolo",
-    "subnetwork": "projects/demo-project/regions/us-central1/subnetworks/yolo",
-    "wandb_secret": "projects/demo-project/secrets/wandb",
-    "boot_image": "projects/demo-project/global/images/trainer",
-}
+from tests.cloud.conftest import SETTINGS
 
 
 def test_settings_are_printed_in_one_order(tmp_path, monkeypatch, capsys):

@@ -62,7 +62,7 @@ def test_files_are_named_from_the_folder_that_they_share(folder):
         (["n" * 300], DataError, "1 of 1 names lead to no file or folder"),
         (["n" * 300, "flight/b.jpg"], DataError, "1 of 2 names lead to no file or folder"),
         (["flight", "flight/b.jpg"], UsageError, "source flight: stands beside others"),
-        (["flight/film.mp4"], DataError, "has no pictures, and 1 other files"),
+        (["flight/film.mp4"], DataError, "has no pictures, and 1 other file;"),
         (["empty"], DataError, "has no pictures; name a folder"),
         (["ftp://x/y"], UsageError, "is neither gs://BUCKET nor a folder"),
     ],

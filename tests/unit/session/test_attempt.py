@@ -167,7 +167,7 @@ def failed_elsewhere(store, error, notice):
 )
 def test_a_failure_of_another_process_is_that_of_the_attempt(store, error, found):
     """The launcher ends the first process by SIGTERM once another one has failed: the attempt ends as that did, by
-    which the next one knows of a lack of memory. One that only lost a process says nothing.
+    which the next one knows of a lack of memory, unless that one had only lost a process itself.
     """
     end = failed_elsewhere(store, error, PreemptionError("SIGTERM", "preempted"))
     assert (end.reason, end.exit_code, end.error) == found
@@ -175,6 +175,17 @@ def test_a_failure_of_another_process_is_that_of_the_attempt(store, error, found
     assert PreviousAttempts.of(again).ran_out_of_memory is (found[2] == "OutOfMemoryError")
     if found[0] == "failed":
         assert end.message.startswith("process 2 of 2: ")
+
+
+def test_a_failure_of_another_process_is_recorded_with_its_details(store):
+    """The problems of its data, and the traceback of its defect, are in the record as those of a single process."""
+    notice = PreemptionError("SIGTERM", "preempted")
+    broken = failed_elsewhere(store, DataError("data: 2 problems", ["1.txt: is empty", "2.txt: is empty"]), notice)
+    assert broken.message == "process 2 of 2: data: 2 problems - 1.txt: is empty - 2.txt: is empty"
+    assert broken.traceback is None
+    defect = failed_elsewhere(store, ZeroDivisionError("a defect"), notice)
+    assert defect.traceback.startswith("Traceback (most recent call last)")
+    assert "ZeroDivisionError: a defect" in defect.traceback
 
 
 def test_a_notice_that_all_processes_obey_is_no_failure_of_one(store):

@@ -60,7 +60,7 @@ def test_states_without_an_optimizer_step_prove_nothing(confined, tmp_path):
 def test_random_weights_take_their_first_step_in_mixed_precision(is_mixed):
     """A loss scaler begins where gradients of float16 do not overflow; one that is off stays so."""
     scaler = torch.amp.GradScaler("cpu", enabled=is_mixed)
-    exactness_check._scale_nothing(scaler)
+    exactness_check._scale_nothing(SimpleNamespace(trainer=SimpleNamespace(scaler=scaler)))
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.AdamW([weight])
     loss = (weight.half() * 1000).sum()

@@ -17,7 +17,7 @@ def test_ultralytics_is_isolated_before_a_plan_imports_it():
     """A plan of rank 0 imports Ultralytics where it is unpickled, which by then reads and writes our folder alone."""
     calls = []
     here = SimpleNamespace(isolate_training=lambda: calls.append("isolated"))
-    group = SimpleNamespace(rank=1, broadcast=lambda _none: calls.append("plan"))
+    group = SimpleNamespace(rank=1, broadcast=lambda _none: calls.append("plan"), failure_told=nullcontext)
     follow(SimpleNamespace(group=group, in_folder=lambda _owner: nullcontext(here)))
     assert calls == ["isolated", "plan"]
 
@@ -49,7 +49,13 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
     calls = []
     dataset = PinnedDataset(name="wild", digest="d" * 64, set_aside=[])
     sent = iter([SharedPlan(Plan("theirs", None, None, None, None), dataset, {"a.pt": b"weights"}), (files, True)])
-    group = SimpleNamespace(rank=1, size=2, broadcast=lambda _none: next(sent), local_zero_first=nullcontext)
+    group = SimpleNamespace(
+        rank=1,
+        subject="process 2 of 2",
+        broadcast=lambda _none: next(sent),
+        local_zero_first=nullcontext,
+        failure_told=nullcontext,
+    )
     here = SimpleNamespace(
         folder=tmp_path,
         isolate_training=lambda: None,

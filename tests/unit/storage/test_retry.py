@@ -68,7 +68,7 @@ def test_the_deadline_counts_from_the_first_failure(clock):
 
 @pytest.mark.parametrize("doubted", [CorruptObjectError, ObjectNotFoundError, BucketNotFoundError])
 def test_damage_and_absence_are_looked_at_twice(clock, doubted):
-    """An object that is damaged or absent once is looked at again at once; twice, and it is. So is a bucket."""
+    """An object, or a bucket, that is damaged or absent once is looked at again at once, and twice, it is."""
     outcomes = [doubted("doubted"), "whole"]
 
     def read(_left_s):
