@@ -393,6 +393,7 @@ bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 	@$(BIN)/python -m tests.bench.decoding
 	@$(BIN)/python -m tests.bench.prediction
 	@$(BIN)/python -m tests.bench.snapshot
+	@$(BIN)/python -m tests.bench.start
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
 
 .PHONY: bench-tiles

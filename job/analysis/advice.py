@@ -316,19 +316,7 @@ def advise(
     alike = comparable(run, others)
     scores = [(other.after["f1"], other) for other in (run, *alike) if other.after]
     best_f1, best = max(scores, key=lambda score: score[0])
-    case = Case(
-        target=target,
-        **{name: run.after[name] for name in ("f1", "precision", "recall")},
-        trend=trend_of(run.learning_curve),
-        trained_as=run.trained_as,
-        recipe_epochs=run.recipe_epochs,
-        num_epochs=len(run.learning_curve),
-        tried=frozenset(other.trained_as for _, other in scores),
-        augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
-        imgsz=run.train["imgsz"],
-        side_px=statistics.side_px if (statistics := run.record.dataset.statistics) else None,
-        sizes=tuple(run.evaluation.sizes) if run.evaluation else (),
-    )
+    case = _case_of(run, scores, target)
     applying = [rule for rule in RULES if rule.applies(case)]
     options = {}
     for rule in applying:
@@ -351,6 +339,24 @@ def advise(
         thin=tuple(_thin(run)),
         better=best.run if best_f1 > case.f1 else None,
         falls=(*_falls(run), *find_class_falls(start, run.evaluation)),
+    )
+
+
+def _case_of(run: RunSummary, scores: Sequence[tuple[float, RunSummary]], target: float) -> Case:
+    """Return what the rules look at; `scores` are of the finished run itself and of those beside it."""
+    metrics = run.after or {}
+    return Case(
+        target=target,
+        **{name: metrics[name] for name in ("f1", "precision", "recall")},
+        trend=trend_of(run.learning_curve),
+        trained_as=run.trained_as,
+        recipe_epochs=run.recipe_epochs,
+        num_epochs=len(run.learning_curve),
+        tried=frozenset(other.trained_as for _, other in scores),
+        augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
+        imgsz=run.train["imgsz"],
+        side_px=statistics.side_px if (statistics := run.record.dataset.statistics) else None,
+        sizes=tuple(run.evaluation.sizes) if run.evaluation else (),
     )
 
 

@@ -75,7 +75,7 @@ class GoogleApi:
             except DefaultCredentialsError as error:
                 why = "there are no credentials on this machine; run `gcloud auth application-default login`"
                 raise MachineError(f"Google Cloud: {why}") from error
-            self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # it has no types
+            self._session = AuthorizedSession(credentials)
         return self._session
 
 

@@ -110,16 +110,7 @@ def check_dataset(
     scan = DatasetScan(layout, cache_file, single_class=single_class, known_hashes=known_hashes)
     with Progress(f"checking {layout.folder.name}", 1, "file") as progress:
         scan.read([*images, *labels, *candidates], progress.to)
-    problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
-    notes: dict[str, list[str]] = {}
-    for path in (*images, *labels):
-        problems += [Problem(path, *problem) for problem in scan.findings[path].problems]
-        for text in scan.findings[path].warnings:
-            notes.setdefault(text, []).append(path)
-    for image, found in misplaced.items():
-        _report_misplaced(image, found, scan.findings, problems, notes)
-    if unread := _labels_beside(images, texts):
-        notes["is not read, since the label lies in another folder"] = unread
+    problems, notes = _told_of(layout, scan, images, labels, misplaced)
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
     unique = dict.fromkeys(problems)  # a file that cannot be read is reported by layout and scan
@@ -224,6 +215,23 @@ def _misplaced_labels(layout: Layout, images: list[str]) -> dict[str, list[str]]
             by_stem.setdefault(_stem(name), []).append(name)
     unlabelled = [image for image in images if label_of(image) not in layout.texts]
     return {image: by_stem[_stem(image)] for image in unlabelled if _stem(image) in by_stem}
+
+
+def _told_of(
+    layout: Layout, scan: DatasetScan, images: list[str], labels: list[str], misplaced: dict[str, list[str]]
+) -> tuple[list[Problem], dict[str, list[str]]]:
+    """Return the problems of all files, and warnings with the files that they are about."""
+    problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
+    notes: dict[str, list[str]] = {}
+    for path in (*images, *labels):
+        problems += [Problem(path, *problem) for problem in scan.findings[path].problems]
+        for text in scan.findings[path].warnings:
+            notes.setdefault(text, []).append(path)
+    for image, found in misplaced.items():
+        _report_misplaced(image, found, scan.findings, problems, notes)
+    if unread := _labels_beside(images, layout.texts):
+        notes["is not read, since the label lies in another folder"] = unread
+    return problems, notes
 
 
 def _labels_beside(images: list[str], texts: set[str]) -> list[str]:

@@ -148,43 +148,52 @@ def prepare_data(
     name = dataset_and_version(reference)[0]
     with timer.entered(Phase.PULL):
         version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
-    files = version.files
     with _exclusive(workdir / "datasets" / name) as folder:
-        readers = _Readers(folder, held)
-        decoded = DecodedImages(store, name)
+        readers, decoded = _Readers(folder, held), DecodedImages(store, name)
         if not pulled_already:
             with timer.entered(Phase.PULL):
                 leave_out = pinned["set_aside"] if pinned else ()
                 _pull_missing(store, folder, version, readers, leave_out=leave_out, decoded=decoded)
-        check = partial(
-            check_dataset,
-            folder,
-            single_class=single_class,
-            cache_file=folder / SCAN_CACHE,
-            known_hashes=decoded.hashes,
-            imgsz=imgsz,
-            tiles=tiles,
-        )
+        check = partial(_check, folder, version, decoded, single_class=single_class, imgsz=imgsz, tiles=tiles)
         with timer.entered(Phase.CHECK):
             report = check()
-            _require_none(folder, report.files - files.keys())
             if record_images:
                 decoded.add(report.hashes)
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
-                away = folder.with_name(f"{name}.quarantine")
-                mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
-                log.warning("dataset %s: sets %s aside, not trained on", name, counted(len(aside), "broken file"))
+                _quarantine(folder, aside, readers)
                 report = check()
         readers.join()
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
-    val = split_digest(files, report.val, report.names)
-    test = split_digest(files, report.test, report.names) if report.test else None
-    digest = pinned["digest"] if pinned else version.digest
-    found = (name, version.number or None, digest)
+    val = split_digest(version.files, report.val, report.names)
+    test = split_digest(version.files, report.test, report.names) if report.test else None
+    found = (name, version.number or None, pinned["digest"] if pinned else version.digest)
     pixels = PixelFolder(workdir / PIXELS, _by_path(folder, report.digests))
     return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics, pixels)
+
+
+def _check(
+    folder: Path, version: DatasetVersion, decoded: DecodedImages, *, single_class: bool, imgsz: int, tiles: int
+) -> DatasetReport:
+    """Check a pulled dataset; raises `MachineError` if it has files of the user's that would be trained on."""
+    report = check_dataset(
+        folder,
+        single_class=single_class,
+        cache_file=folder / SCAN_CACHE,
+        known_hashes=decoded.hashes,
+        imgsz=imgsz,
+        tiles=tiles,
+    )
+    _require_none(folder, report.files - version.files.keys())
+    return report
+
+
+def _quarantine(folder: Path, aside: Collection[str], readers: "_Readers") -> None:
+    """Move broken files of a dataset into a folder beside it; a pull brings those back that a later check reads."""
+    away = folder.with_name(f"{folder.name}.quarantine")
+    mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
+    log.warning("dataset %s: sets %s aside, not trained on", folder.name, counted(len(aside), "broken file"))
 
 
 def _by_path(folder: Path, digests: Mapping[str, str]) -> dict[str, str]:

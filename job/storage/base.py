@@ -141,23 +141,27 @@ def _in_parallel(
     on_done: OnDone,
 ) -> None:
     """Call a function for every item; after the first error no thread begins another call, and it is raised."""
-    failed = threading.Event()  # set by the thread that fails: the caller hears of it when it next runs
+    pending = list(items)
+    left, taking, failed = iter(pending), threading.Lock(), threading.Event()
 
-    def call(item: tuple[Any, ...]) -> None:
-        if failed.is_set():
-            return
+    def work() -> None:
         try:
-            stored = function(*item)
-            if on_done is not None:
-                on_done(stored)
+            while not failed.is_set():
+                with taking:
+                    item = next(left, None)
+                if item is None:
+                    return
+                stored = function(*item)
+                if on_done is not None:
+                    on_done(stored)
         except BaseException:
-            failed.set()
+            failed.set()  # at once: the caller hears of it when it next runs
             raise
 
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:  # a task for each item would cost a tenth of a small one
         try:
-            for done in as_completed([pool.submit(call, item) for item in items]):
+            for done in as_completed([pool.submit(work) for _ in pending[:num_threads]]):
                 done.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            failed.set()
             raise

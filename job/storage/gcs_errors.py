@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 
 from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, RetryError, Unauthorized
 from google.auth.exceptions import GoogleAuthError, TransportError
@@ -104,7 +105,8 @@ def _code(error: Exception) -> int | None:
 def _reason(error: Exception) -> str:
     """Return the service's message, or an empty one; the text of the error itself contains addresses."""
     try:
-        return str(error.response.json()["error"]["message"])  # type: ignore[attr-defined]
+        response: Any = getattr(error, "response", None)
+        return str(response.json()["error"]["message"])
     except (AttributeError, ValueError, LookupError, TypeError):
         return ""
 

@@ -75,10 +75,10 @@ class WandbRun:
             )
         except wandb.Error as error:
             raise ServerError(f"the server did not take the run, {' '.join(str(error).split())}") from error
-        self._run.config.update(_config(record), allow_val_change=True)  # type: ignore[no-untyped-call]  # of the library
+        self._run.config.update(_config(record), allow_val_change=True)
         self._run.define_metric(AXIS)
         self._run.define_metric("*", step_metric=AXIS)
-        known = self._run.summary.get(AXIS)  # type: ignore[no-untyped-call]  # of the library
+        known = self._run.summary.get(AXIS)
         self.last_epoch = NO_EPOCH if known is None else int(known)
         """The last epoch that the server has or was sent."""
 

@@ -105,13 +105,13 @@ class BusyWait:
         if self._device.type != "cuda":
             return 0.0
         self._over.synchronize()
-        idle_ms: float = self._work_done.elapsed_time(self._over)  # type: ignore[no-untyped-call]  # torch has no types there
+        idle_ms: float = self._work_done.elapsed_time(self._over)
         return max(0.0, self._waited_s - idle_ms / 1000)
 
     def _mark(self) -> torch.cuda.Event:
         """Let the GPU note the time once it has done all that it was given so far."""
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch has no types there
-        event.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]  # torch has no types there
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
 
@@ -164,7 +164,7 @@ def describe_device(device: torch.device) -> dict[str, object]:
             "compute_capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
             "driver": version and version[1],
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # torch has no types there
+            "cudnn": torch.backends.cudnn.version(),
         }
     return described
 

@@ -26,7 +26,7 @@ from job.runs import checkpoint
 from job.session.environment import claim_fields, versions
 from job.training.cores import num_cores
 from job.training.isolation import isolate_ultralytics
-from tests.bench.training import Bench, finish, kill
+from tests.bench.training import Bench, finish
 from tests.support.tiny_training import plan_tiny_training
 
 if TYPE_CHECKING:
@@ -194,13 +194,7 @@ def bench_start(bench: Bench, figures: Figures, model: str, px: int, num_pairs: 
     found: dict[str, list[float]] = {program: [] for program in programs}
     for pair in range(num_pairs):
         for program, start in programs.items():
-            run, started = f"start-{model}-{px}-{program}-{pair}", time.monotonic()
-            process = start(run)
-            while not bench.num_steps(run):
-                assert process.poll() is None, bench.said(run)
-                time.sleep(0.01)
-            found[program].append(time.monotonic() - started)
-            kill(process)
+            found[program].append(bench.first_step_s(f"start-{model}-{px}-{program}-{pair}", start))
     ratios = [ours / stock for ours, stock in zip(found["ours"], found["stock"], strict=True)]
     figures.add(
         "start",

@@ -29,6 +29,8 @@ from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from job.training.trainer import Trainer
 
 NUM_IMAGES = 400
@@ -113,15 +115,24 @@ def draw_pictures(folder: Path) -> None:
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True)
         for name in range(number):
-            grain = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-            for px in (1, 2, 8, 32, 200):
-                rough = random.normal(0, 6 + px / 10, (HEIGHT // px, WIDTH // px, 3)).astype(np.float32)
-                grain += cv2.resize(rough, (WIDTH, HEIGHT))
-            pixels = np.clip(grain + 120, 0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / "images" / split / f"{name}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-            boxes = "".join(f"0 {x:.6f} {y:.6f} 0.02 0.02\n" for x, y in random.uniform(0.1, 0.9, (10, 2)))
-            (folder / "labels" / split / f"{name}.txt").write_text(boxes)
+            draw_picture(folder, split, name, draw_ground(random, HEIGHT, WIDTH), random)
     (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [animal]\n")
+
+
+def draw_ground(random: np.random.Generator, height: int, width: int) -> "NDArray[np.uint8]":
+    """Return pixels with detail of all sizes."""
+    grain = np.zeros((height, width, 3), np.float32)
+    for px in (1, 2, 8, 32, 200):
+        rough = random.normal(0, 6 + px / 10, (height // px, width // px, 3)).astype(np.float32)
+        grain += cv2.resize(rough, (width, height))
+    return np.clip(grain + 120, 0, 255).astype(np.uint8)
+
+
+def draw_picture(folder: Path, split: str, name: int, pixels: "NDArray[np.uint8]", random: np.random.Generator) -> None:
+    """Write a picture and the labels of ten boxes in it."""
+    cv2.imwrite(str(folder / "images" / split / f"{name}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    boxes = "".join(f"0 {x:.6f} {y:.6f} 0.02 0.02\n" for x, y in random.uniform(0.1, 0.9, (10, 2)))
+    (folder / "labels" / split / f"{name}.txt").write_text(boxes)
 
 
 def make_trainer(folder: Path, data: Path, workers: int, imgsz: int, **of_plan: object) -> "Trainer":

@@ -89,16 +89,22 @@ class Bench:
         workers: int = 0,
         num_threads: int = 1,
         checkout: Path = ROOT,
+        bucket: str = "",
     ) -> None:
-        """Let a function draw pictures of the demo's classes into ``data`` of a folder; a checkout has our program."""
+        """Let a function draw pictures of the demo's classes into ``data`` of a folder; a checkout has our program.
+
+        The bucket is a folder if none is named.
+        """
         self.folder, self.device, self.workers = folder, device, workers
+        self.bucket = bucket or str(folder / "bucket")
         draw(folder)
         data = {"path": str(folder / "data"), "train": "images/train", "val": "images/val"}
         names = json.dumps(dict(enumerate(["zebra", "elephant", "giraffe", "ostrich"])))
         (folder / "data.yaml").write_text(
             "\n".join(f"{key}: {value}" for key, value in data.items()) + f"\nnames: {names}\n"
         )
-        (folder / "bucket").mkdir(parents=True)
+        if not bucket:
+            (folder / "bucket").mkdir()
         self.env = os.environ | {
             "PYTHONPATH": python_path(checkout),
             "OMP_NUM_THREADS": str(num_threads),
@@ -107,7 +113,7 @@ class Bench:
             "LOG": "json",  # whose messages `num_epochs` counts
             "WANDB_MODE": "disabled",  # as stock Ultralytics has it
         }
-        push = ["data", "push", str(folder / "data"), "--dataset", "demo", "--bucket", str(folder / "bucket")]
+        push = ["data", "push", str(folder / "data"), "--dataset", "demo", "--bucket", self.bucket]
         finish(self._start([sys.executable, "-m", "job", *push], "push", {}))
 
     def stock(
@@ -139,7 +145,7 @@ class Bench:
         flags = {name: value for name, value in asked.items() if value is not None}
         flags |= {"epochs": epochs, "model": model, "checkpoint-every": every_s}
         flags |= {"device": self.device, "workers": self.workers}
-        flags |= {"run": name, "bucket": self.folder / "bucket", "workdir": self.folder / "work"}
+        flags |= {"run": name, "bucket": self.bucket, "workdir": self.folder / "work"}
         words = [sys.executable, "-m", "job", "train", "--recipe", "base"]
         words += as_args(flags)
         return self._start(words, name, (env or {}) | ({"JOB_TRACE": str(self.mark(name))} if trace else {}))
@@ -152,9 +158,20 @@ class Bench:
         """Return how many steps a training has reported."""
         return len(self.mark(name).read_text().splitlines()) if self.mark(name).exists() else 0
 
+    def first_step_s(self, name: str, start: "Callable[[str], subprocess.Popen[bytes]]", num_steps: int = 1) -> float:
+        """Return the seconds from the start of a training to a step of it that is new; the training is killed."""
+        goal, started = self.num_steps(name) + num_steps, time.monotonic()
+        process = start(name)
+        while self.num_steps(name) < goal:
+            assert process.poll() is None, self.said(name)
+            time.sleep(0.01)
+        took_s = time.monotonic() - started
+        kill(process)
+        return took_s
+
     def run(self, name: str) -> Run:
         """Return one of our runs."""
-        return Run(open_store(str(self.folder / "bucket")), name)
+        return Run(open_store(self.bucket), name)
 
     def num_epochs(self, name: str) -> int:
         """Return how many epochs a training has finished: in stock's table, or in our log."""
@@ -265,26 +282,18 @@ def bench_checkpoint(bench: Bench, before: Bench | None) -> None:
 
 def bench_restart(bench: Bench, before: Bench | None, num_pairs: int) -> None:
     """Compare the time from the start of a process to its first new step after a resume."""
-    programs: dict[str, Callable[[], subprocess.Popen[bytes]]] = {
-        "restart-stock": lambda: bench.stock("restart-stock", 20),
-        "restart-ours": lambda: bench.ours("restart-ours", 20, trace=True),
+    programs: dict[str, tuple[Bench, Callable[[str], subprocess.Popen[bytes]]]] = {
+        "restart-stock": (bench, lambda name: bench.stock(name, 20)),
+        "restart-ours": (bench, lambda name: bench.ours(name, 20, trace=True)),
     }
     if before:
-        programs[f"{BEFORE}/restart"] = lambda: before.ours("restart", 20, trace=True)
+        programs["restart-before"] = (before, lambda name: before.ours(name, 20, trace=True))
+    for name, (side, start) in programs.items():
+        side.first_step_s(name, start, 2 * 20 + 3)  # in the third epoch
     found: dict[str, list[float]] = {name: [] for name in programs}
-    for name, start in programs.items():
-        process = start()
-        while bench.num_steps(name) < 2 * 20 + 3:  # in the third epoch
-            time.sleep(0.05)
-        kill(process)
     for _ in range(num_pairs):
-        for name, start in programs.items():
-            steps_before, started = bench.num_steps(name), time.monotonic()
-            process = start()
-            while bench.num_steps(name) == steps_before:
-                time.sleep(0.01)
-            found[name].append(time.monotonic() - started)
-            kill(process)
+        for name, (side, start) in programs.items():
+            found[name].append(side.first_step_s(name, start))
     stock, ours, *theirs = found.values()
     meaningless_if = f"other programs ran; stock took {spread(stock, 2)} s, ours {spread(ours, 2)} s"
     print_row("from start to first step after a resume, ours / stock (goal 1.02)", ratios(ours, stock), meaningless_if)

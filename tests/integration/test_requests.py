@@ -1,17 +1,14 @@
 """Requests of a start and of a list of runs, as the bucket's service sees them."""
 
-import re
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from job.cli.app import main
-from job.runs.listing import BUNDLE, RunListing
+from job.runs.listing import RunListing
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket, run_in
 from tests.support.cli_process import TIMEOUT_S, start_job
 from tests.support.fault_proxy import running_proxy
-from tests.support.run_records import record_run
+from tests.support.run_records import add_attempts, copy_run, record_run
 
 TRAIN = (
     *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
@@ -44,15 +41,6 @@ def attempt(bucket, at):
     assert process.returncode == -9, said
 
 
-def add_attempts(run, num):
-    """Add copies of the second attempt's records."""
-    for stored in run.store.list(run.key("attempts/0002")):
-        text = run.store.read(stored.key).decode()
-        for number in range(3, num + 3):
-            copy = text.replace('"attempt": 2', f'"attempt": {number}')
-            run.store.put(stored.key.replace("0002", f"{number:04d}"), copy.encode())
-
-
 def test_a_list_of_three_hundred_runs_takes_one_request_for_each_and_two_more(emulator, tmp_path, monkeypatch, capsys):
     """`job runs list` opens the bucket, asks for the folders of runs, and reads one object of each finished run."""
     run = record_run(tmp_path / "runs", (0.62, 0.66))
@@ -65,15 +53,3 @@ def test_a_list_of_three_hundred_runs_takes_one_request_for_each_and_two_more(em
         assert main(["runs", "list", "--bucket", bucket]) == 0
         assert len(proxy.requests) <= 2 + 300
     assert capsys.readouterr().out.count("complete     2/2  66.0%") == 300
-
-
-def copy_run(run, store, num):
-    """Copy a run's own records and bundle under as many names as are wanted."""
-    records = {name: run.store.read(run.key(name)) for name in ("run.json", "final.json", BUNDLE)}
-
-    def put(number):
-        for name, data in records.items():
-            store.put(f"runs/{run.name}{number}/{name}", re.sub(rb'(zebra)(\\*")', rb"\g<1>%d\2" % number, data))
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(put, range(1, num + 1)))

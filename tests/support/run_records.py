@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import math
+import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
+from job.runs.listing import BUNDLE
 from job.runs.records import METRICS, CheckpointId, RunRecord
 from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
@@ -221,3 +224,24 @@ def _commit(folder, run, attempt, course, first, seconds):
     identity = CheckpointId(len(course), 0, attempt)
     with patch.object(Claim, "require_no_successor"), patch.object(Claim, "require_current"):  # later ones are there
         checkpoint.commit(run, identity, sorted(files.iterdir()), {"seconds": seconds}, None)
+
+
+def add_attempts(run, num):
+    """Add copies of the records of a run's second attempt."""
+    for stored in run.store.list(run.key("attempts/0002")):
+        text = run.store.read(stored.key).decode()
+        for number in range(3, num + 3):
+            copy = text.replace('"attempt": 2', f'"attempt": {number}')
+            run.store.put(stored.key.replace("0002", f"{number:04d}"), copy.encode())
+
+
+def copy_run(run, store, num):
+    """Copy a run's own records and bundle under as many names as are wanted."""
+    records = {name: run.store.read(run.key(name)) for name in ("run.json", "final.json", BUNDLE)}
+
+    def put(number):
+        for name, data in records.items():
+            store.put(f"runs/{run.name}{number}/{name}", re.sub(rb'(zebra)(\\*")', rb"\g<1>%d\2" % number, data))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(put, range(1, num + 1)))
