@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -151,10 +151,9 @@ class Training:
         number, `WeightsError` if one has no weights; no code in it was run.
         """
         self.progress = restore_state(self.trainer, read_state(folder / STATE))
-        train_args = dict(vars(self.trainer.args))
-        self.last = Weights.restored(folder / LAST, train_args)
+        restored = partial(Weights.restored, model=self.trainer.ema.ema, train_args=dict(vars(self.trainer.args)))
         best, evaluation = folder / BEST, folder / EVALUATION_BEFORE
-        self.best = Weights.restored(best, train_args) if best.exists() else None
+        self.last, self.best = restored(folder / LAST), restored(best) if best.exists() else None
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
             self.progress.phase, self.progress.stopped_early = "training", False

@@ -63,6 +63,8 @@ class _Stored:
 
     names: object
     architecture: object
+    figures: dict[str, dict[str, object]]
+    """Metrics and learning curve."""
 
 
 def load_weights(path: Path) -> DetectionModel:
@@ -94,7 +96,8 @@ def _read(path: Path) -> _Stored:
                 raise WeightsError(f"{path}: holds no model; pass weights that Ultralytics wrote")
             model: Record = found[0]
             tensors = {name: file.read(tensor) for name, tensor in _stored_tensors(model)}
-            return _Stored(tensors, model.attributes.get("names"), model.attributes.get("yaml"))
+            figures = {name: _figures(content.get(name)) for name in ("train_metrics", "train_results")}
+            return _Stored(tensors, model.attributes.get("names"), model.attributes.get("yaml"), figures)
     except UnreadableFileError as error:
         raise WeightsError(_refusal(path, error)) from error
     except (AttributeError, KeyError, IndexError, TypeError) as error:
@@ -153,13 +156,18 @@ def _built(architecture: Architecture, tensors: dict[str, torch.Tensor]) -> Dete
             _fit_class_branch(model, architecture, tensors)
     except Exception as error:  # Ultralytics raises anything on layers that do not fit each other
         raise UnfitArchitectureError("its layers do not fit each other") from error
+    _fill(model, tensors)
+    return model
+
+
+def _fill(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Load tensors into a model that has the same ones; raises `UnfitArchitectureError` if it has others."""
     expected = model.state_dict()
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += [name for name, tensor in tensors.items() if name in expected and tensor.shape != expected[name].shape]
     if wrong:
         raise UnfitArchitectureError(f"its layers have other tensors, {len(wrong)} of them, such as {wrong[0]:.80}")
     model.load_state_dict(tensors)
-    return model
 
 
 def _fit_class_branch(model: DetectionModel, architecture: Architecture, tensors: dict[str, torch.Tensor]) -> None:
@@ -235,24 +243,29 @@ class Weights:
         """Copy the EMA of a detector to half precision on the CPU; `entries` are further ones of the checkpoint."""
         copied: Any = deepcopy(model).half().cpu()
         copied.to(memory_format=torch.contiguous_format)  # other programs cannot fuse channels-last tensors
-        copied.args = dict(copied.args if isinstance(copied.args, dict) else vars(copied.args))
+        copied.args = dict(train_args)
         copied.criterion = None
-        for tensor in copied.state_dict().values():
-            if tensor.is_floating_point():
-                torch.nan_to_num_(tensor)  # overflow to half, as engine/trainer.py: 793-795
+        _make_finite(copied)
         copied.requires_grad_(requires_grad=False)
         self._model: nn.Module = copied
         self._train_args, self._entries = train_args, entries
         self._bytes = b""
 
     @classmethod
-    def restored(cls, path: Path, train_args: dict[str, object]) -> "Weights":
-        """Rebuild the weights of a checkpoint by `load_weights`: only its tensors and metrics are passed on."""
-        model: Any = load_weights(path)
-        model.args, model.nc = train_args, len(model.names)
-        with CheckpointFile(path) as file:
-            figures = {name: _figures(file.content.get(name)) for name in ("train_metrics", "train_results")}
-        return cls(model, train_args=train_args, **figures)
+    def restored(cls, path: Path, model: nn.Module, *, train_args: Mapping[str, object]) -> "Weights":
+        """Read the weights of a checkpoint into a copy of the model that they are of.
+
+        Only its tensors, metrics and learning curve are passed on. Raises `WeightsError` if the file is damaged, or has
+        other tensors than the model.
+        """
+        stored = _read(path)
+        weights = cls(model, train_args=train_args, **stored.figures)
+        try:
+            _fill(weights._model, stored.tensors)
+        except UnfitArchitectureError as error:
+            raise WeightsError(f"{path}: is not of this run's model, {error}; fetch it again") from error
+        _make_finite(weights._model)
+        return weights
 
     def to_bytes(self) -> bytes:
         """Return the file: a stock Ultralytics checkpoint without the optimizer."""
@@ -271,6 +284,13 @@ class Weights:
         save(
             {"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries, **_origin()}, path
         )
+
+
+def _make_finite(model: nn.Module) -> None:
+    """Replace what is no number or overflows in half precision, as engine/trainer.py: 793-795."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            torch.nan_to_num_(tensor)
 
 
 def _origin() -> dict[str, object]:

@@ -133,13 +133,23 @@ def test_only_tensors_and_figures_of_a_file_are_passed_on(tmp_path):
         tmp_path / "best.pt", model, train_metrics=metrics, stranger="stranger", train_args={"a": "stranger"}
     )
     written = tmp_path / "written.pt"
-    written.write_bytes(Weights.restored(path, {"epochs": 3}).to_bytes())
+    written.write_bytes(Weights.restored(path, make().detector(), train_args={"epochs": 3}).to_bytes())
     assert b"stranger" in path.read_bytes()
     assert b"stranger" not in written.read_bytes()
     assert digest_file(written) == digest_file(path)
     stock = torch.load(written, weights_only=False)
     assert (stock["epoch"], stock["train_metrics"], stock["train_args"]) == (-1, {"fitness": 0.5}, {"epochs": 3})
     assert stock["model"].names == make().NAMES
+
+
+def test_weights_of_another_model_are_not_restored(tmp_path):
+    """The best weights of a run are of the model that it trains."""
+    from job.training.weights import Weights  # noqa: PLC0415 -- Ultralytics is confined first
+
+    path, model = make().save(tmp_path / "best.pt", make().detector()), make().detector()
+    model.model[0].extra = model.model[0].conv
+    with pytest.raises(WeightsError, match=r"best\.pt: is not of this run's model, its layers have other tensors, 1"):
+        Weights.restored(path, model, train_args={})
 
 
 def test_ultralytics_own_guard_is_up_before_it_is_imported():
