@@ -192,6 +192,7 @@ def set_up(
         architecture=point.architecture if point else None,
         weights=weights,
         same_classes=point is not None and point.kind == "own" and not request.new_classes,
+        of_checkpoint=point is None and weights is not None,
         device=request.device,
         workers=request.workers,
         num_threads=record.facts.num_threads if record else environment.num_threads(),

@@ -85,6 +85,9 @@ class Plan:
     pixels: PixelFolder | None = None
     """Folder of prepared pixels; `None` decodes each image anew."""
 
+    of_checkpoint: bool = False
+    """The weights are those of a checkpoint: the model is theirs, and its state is to be restored."""
+
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
 
@@ -201,6 +204,9 @@ class Trainer(DetectionTrainer):
         source = load_weights(plan.weights) if plan.weights else None
         if source is not None and plan.same_classes:
             _require_same_classes(source.names, self.data["names"], str(plan.weights))
+        if source is not None and plan.of_checkpoint:
+            self.model = source
+            return
         architecture = deepcopy(source.yaml) if source and not plan.architecture else _architecture(plan.architecture)
         self.model = self.get_model(cfg=architecture, weights=source, verbose=False)
         if source is None:
