@@ -2,8 +2,5 @@
 
 STATE, BEST, LAST, RESULTS = "state.pt", "best.pt", "last.pt", "results.csv"
 
-RESUMABLE = "resumable.pt"
-"""Beside a checkpoint's files: the `LAST` of the run's own folder, from which stock Ultralytics resumes."""
-
 EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
 """Evaluations of the start weights and of the best weights."""

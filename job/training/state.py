@@ -19,7 +19,7 @@ from job.errors import CorruptObjectError, TrainingError, message_of
 from job.text import counted
 from job.training.background_copy import BackgroundCopy
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
-from job.training.files import BEST, LAST, RESUMABLE, STATE
+from job.training.files import BEST, LAST, STATE
 from job.training.position import Position
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors, save
@@ -103,8 +103,8 @@ class Snapshot:
     def write(self, folder: Path) -> list[Path]:
         """Write the files of a checkpoint into an empty folder, once; return them, the most valuable first.
 
-        The state's memory is free afterwards. Raises `TrainingError` if a tensor is not a number: the state must not
-        take the place of a good checkpoint.
+        The state's memory is free afterwards, but for the moments, which `publish` needs. Raises `TrainingError` if a
+        tensor is not a number: the state must not take the place of a good checkpoint.
         """
         self.copying.wait()
         epoch, batch = self.position
@@ -120,9 +120,6 @@ class Snapshot:
         files |= {LAST: self.last.to_bytes(), **self.texts}
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        if self.progress.phase == "training" and epoch and not batch:
-            self.last.save_resumable(folder / RESUMABLE, self._resumable())
-        _free(self.state["optimizer"]["state"])
         return [folder / name for name in (STATE, *files)]
 
     def publish(self, folder: Path) -> None:
@@ -131,10 +128,12 @@ class Snapshot:
         Until the run is finished, ``last.pt`` is one of the last complete epoch that stock Ultralytics resumes from.
         Those of checkpoints have no optimizer, since nothing resumes from them.
         """
-        if (folder / RESUMABLE).exists():
-            (folder / RESUMABLE).replace(folder / LAST)
+        epoch, batch = self.position
+        if self.progress.phase == "training" and epoch and not batch:
+            self.last.save_resumable(folder / LAST, self._resumable())
         else:
             (folder / LAST).unlink()
+        _free(self.state["optimizer"]["state"])
 
     def _resumable(self) -> dict[str, object]:
         """Return the entries that stock Ultralytics saves beside the EMA (``engine/trainer.py``: 800-815)."""

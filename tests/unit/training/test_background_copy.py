@@ -1,12 +1,14 @@
 """Copies of tensors in the background: those of the moment at which they were asked for, or an error."""
 
+import gc
 import signal
 import threading
+import weakref
 
 import pytest
 import torch
 
-from job.errors import TrainingError
+from job.errors import HardwareError, TrainingError
 from job.training.background_copy import BackgroundCopy
 
 
@@ -95,6 +97,47 @@ def test_a_wait_that_was_interrupted_is_waited_for_again(table):
         table.gate.set()
     others.join(30)
     assert not others.is_alive()
+
+
+@pytest.mark.parametrize("begin", [BackgroundCopy.copy, BackgroundCopy.start])
+def test_what_was_copied_is_held_by_nothing(begin):
+    """A snapshot that a newer one replaces gives its memory back at once, and waits for no collection of garbage."""
+    table = HeldTable(rows=torch.rand(3))
+    table.gate.set()
+    copying, held = BackgroundCopy([(table, "rows")]), weakref.ref(table)
+    gc.disable()
+    try:
+        begin(copying)
+        copying.wait()
+        del table
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_for_a_copy_is_no_defect(table, error):
+    """Where the machine's memory does not hold a copy, the error says so, and what helps."""
+
+    class Full(dict):
+        def __getitem__(self, name):
+            if threading.current_thread() is not table.reader:
+                raise error
+            return super().__getitem__(name)
+
+    copying = BackgroundCopy([(Full(table), "rows")])
+    copying.start()
+    with pytest.raises(HardwareError, match=r"snapshot: cannot be copied, .*; take a machine with more memory"):
+        copying.wait()
+
+
+def test_a_copy_whose_error_is_lost_is_none(table, monkeypatch):
+    """A thread that ends before all is copied, with whatever error, leaves no snapshot that passes for complete."""
+    copying = BackgroundCopy([(table, "rows")])
+    monkeypatch.setattr(copying, "_work", lambda: None)
+    copying.start()
+    with pytest.raises(TrainingError, match="snapshot: was not copied to its end"):
+        copying.wait()
 
 
 def test_nothing_to_copy_is_not_waited_for():
