@@ -9,7 +9,6 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption
-from job.datasets.import_folder import dataset_name, push_source, require_source
 from job.datasets.prepare import find_dataset
 from job.datasets.push import require_name
 from job.errors import JobError, UsageError
@@ -49,6 +48,8 @@ def train(options: TrainOptions) -> None:
     tells which is next.
     """
     if options.data is not None and options.dataset is None:
+        from job.datasets.import_folder import dataset_name
+
         options = options.model_copy(update={"dataset": dataset_name(Path(options.data))})
     if options.dry_run:
         _print_plan(options)
@@ -71,6 +72,8 @@ def train(options: TrainOptions) -> None:
 
 
 def _push_data(store: Store, options: TrainOptions, data: str) -> None:
+    from job.datasets.import_folder import push_source
+
     train = options.recipe.train
     pushed, _ = push_source(
         *(store, Path(data), str(options.dataset), options.workdir),
@@ -97,6 +100,8 @@ def _find_data(store: Store, options: TrainOptions) -> str:
         from job.session.demo import default_dataset
 
         return find_dataset(store, default_dataset(store, options))
+    from job.datasets.import_folder import require_source
+
     source, name = require_source(Path(options.data)), require_name(str(options.dataset))
     log.info("dataset %s: %s would be checked and pushed first", name, source)
     return name

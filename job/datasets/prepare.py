@@ -153,7 +153,9 @@ def prepare_data(
         if not pulled_already:
             with timer.entered(Phase.PULL):
                 leave_out = pinned["set_aside"] if pinned else ()
-                _pull_missing(store, folder, version, readers, leave_out=leave_out, decoded=decoded)
+                _pull_missing(
+                    store, folder, version, readers, leave_out=leave_out, decoded=decoded, single_class=single_class
+                )
         check = partial(_check, folder, version, decoded, single_class=single_class, imgsz=imgsz, tiles=tiles)
         with timer.entered(Phase.CHECK):
             report = check()
@@ -240,13 +242,14 @@ def _pull_missing(
     *,
     leave_out: Collection[str],
     decoded: DecodedImages,
+    single_class: bool,
 ) -> None:
-    """Pull a version into a folder that may have it; images are checked as they arrive."""
+    """Pull a version into a folder that may have it; images and labels are checked as they arrive."""
     files = {name: stored for name, stored in version.files.items() if name not in leave_out}
     num_fetched = 0
     if not is_pulled(folder, files):
         there = list_dataset(store, folder.name).verified(version) if version.number else version
-        with scan_arriving(folder, files, decoded.hashes) as on_fetched:
+        with scan_arriving(folder, files, decoded.hashes, single_class=single_class) as on_fetched:
             pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
         num_fetched = pulled.num_transferred
     log.info("dataset %s: %s, %d of them fetched now", folder.name, counted(len(files), "file"), num_fetched)

@@ -21,7 +21,7 @@ from job.datasets.data_yaml import is_data_yaml, read_data_yaml
 from job.datasets.files import UNREADABLE
 from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
-from job.datasets.layout import Layout, is_image
+from job.datasets.layout import Layout, is_image, label_of
 from job.storage.cache_file import CacheFile
 
 NUM_CHANNELS = 3
@@ -146,22 +146,30 @@ class DatasetScan:
 
 @contextmanager
 def scan_arriving(
-    folder: Path, names: Collection[str], known_hashes: Callable[[], Mapping[str, str]]
+    folder: Path,
+    names: Collection[str],
+    known_hashes: Callable[[], Mapping[str, str]],
+    *,
+    single_class: bool = False,
 ) -> Iterator[Callable[[str], None]]:
-    """Scan images of a dataset while its files are pulled, into the cache of the check that follows.
+    """Scan images and labels of a dataset while its files are pulled, into the cache of the check that follows.
 
-    Yields a function to call with the name of each file that has arrived, one call at a time. Images that come before
+    Yields a function to call with the name of each file that has arrived, one call at a time. Files that come before
     the data file, or are not scanned at the end of the block, are left to the check, which reports what was found.
     """
     folder = Path(os.path.realpath(folder))
     data, scan = read_data_yaml(folder, names), None
+    images = set(filter(is_image, names))
+    scanned = images | set(map(label_of, images))
 
     def arrived(name: str) -> None:
         nonlocal data, scan
         if is_data_yaml(name):
             data = read_data_yaml(folder, names)
-        elif is_image(name) and data.content:
-            scan = scan or DatasetScan(Layout(folder, data), folder / SCAN_CACHE, known_hashes=known_hashes)
+        elif name in scanned and data.content:
+            scan = scan or DatasetScan(
+                Layout(folder, data), folder / SCAN_CACHE, single_class=single_class, known_hashes=known_hashes
+            )
             pool.submit(scan.read_file, name)
 
     with _decoding_pool() as pool:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from job.analysis.advice import advise
 from job.analysis.falls import FINDS_NOTHING, NEARLY_NOTHING, Schedule, find_falls
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
 from job.analysis.summary import finished_runs, read_summary, with_evaluation
@@ -164,6 +163,8 @@ def say_finished(run: Run, record: RunRecord, final: FinalRecord, *, already: bo
 
 def _next_step(run: Run, record: RunRecord) -> list[str]:
     """Return the advice after a finished run and its command as lines; none, with a warning, if it cannot be read."""
+    from job.analysis.advice import advise  # noqa: PLC0415 -- a training waits for it at its end, not at its start
+
     try:
         summary = with_evaluation(run.store, read_summary(run, record))
         advice = advise(summary, finished_runs(run.store), bucket=run.store.uri)

@@ -6,6 +6,7 @@ the batch, a loss that is not a number never falls back to stale weights, and th
 """
 
 import contextlib
+import filecmp
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -152,8 +153,12 @@ class Training:
         """
         self.progress = restore_state(self.trainer, read_state(folder / STATE))
         restored = partial(Weights.restored, model=self.trainer.ema.ema, train_args=dict(vars(self.trainer.args)))
-        best, evaluation = folder / BEST, folder / EVALUATION_BEFORE
-        self.last, self.best = restored(folder / LAST), restored(best) if best.exists() else None
+        last, best, evaluation = folder / LAST, folder / BEST, folder / EVALUATION_BEFORE
+        self.last = self.best = restored(last)
+        if not best.exists():
+            self.best = None
+        elif not filecmp.cmp(best, last, shallow=False):  # else the last epoch is the best one
+            self.best = restored(best)
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
             self.progress.phase, self.progress.stopped_early = "training", False

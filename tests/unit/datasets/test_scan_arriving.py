@@ -1,4 +1,4 @@
-"""Images that are checked while the files of their dataset arrive."""
+"""Images and labels that are checked while the files of their dataset arrive."""
 
 import threading
 from contextlib import ExitStack
@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from job.datasets import image
+from job.datasets import image, scan
 from job.datasets.check import check_dataset
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.prepare import prepare_data
@@ -21,23 +21,23 @@ HANG_S = 1200
 """Only what hangs takes that long."""
 
 
-class Decoded(list):
-    """Names and channels of the images that are decoded."""
+class Noted(list):
+    """What was done with so many files."""
 
-    def __init__(self):
+    def __init__(self, num_files):
         super().__init__()
-        self.all_of_them = threading.Event()
+        self.num_files, self.all_of_them = num_files, threading.Event()
 
     def append(self, entry):
         super().append(entry)
-        if len(self) == NUM_IMAGES:
+        if len(self) == self.num_files:
             self.all_of_them.set()
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The images that are decoded."""
-    decoded, decode = Decoded(), image.decode
+    """Names and channels of the images that are decoded."""
+    decoded, decode = Noted(NUM_IMAGES), image.decode
 
     def noted(data, name, num_channels, **options):
         decoded.append((name, num_channels))
@@ -61,25 +61,26 @@ def push(folder):
     return store
 
 
-def prepare(store, folder):
+def prepare(store, folder, *, single_class=False):
     """Prepare the dataset on a machine."""
     with ExitStack() as held:
         return prepare_data(
             *(store, "wild", folder.with_name("work"), folder.with_name("data.yaml"), PhaseTimer()),
             held=held,
             quarantine=False,
+            single_class=single_class,
         )
 
 
-def hold_last_file(store, monkeypatch, decoded, error=None):
-    """Let the files come one by one, and the last one only once all images are decoded, or an error in its place."""
+def hold_last_file(store, monkeypatch, noted, error=None):
+    """Let the files come one by one, and the last one, a label, only once all are noted, or an error in its place."""
     get_many = store.get_many
 
     def get_one_by_one(objects, on_done):
         *most, last = objects
         for one in most:
             get_many([one], on_done)
-        assert decoded.all_of_them.wait(HANG_S)
+        assert noted.all_of_them.wait(HANG_S)
         if error:
             raise error
         get_many([last], on_done)
@@ -98,6 +99,23 @@ def test_images_are_decoded_while_others_arrive(folder, monkeypatch, decoded, nu
     hold_last_file(store, monkeypatch, decoded)
     prepare(store, folder)
     assert sorted(decoded) == [(name, num_channels) for name in sorted(names_of(folder))]
+
+
+@pytest.mark.parametrize("single_class", [False, True])
+def test_labels_are_read_while_others_arrive(folder, monkeypatch, single_class):
+    """All labels but the last are read before that one is there, as the training takes them, and none is read again."""
+    store, num_labels, check_label = push(folder), len(list(folder.glob("labels/*/*.txt"))), scan.check_label
+    read = Noted(num_labels - 1)
+
+    def noted(data, *rules, **options):
+        read.append((data, options))
+        return check_label(data, *rules, **options)
+
+    monkeypatch.setattr(scan, "check_label", noted)
+    hold_last_file(store, monkeypatch, read)
+    prepare(store, folder, single_class=single_class)
+    assert len(read) == num_labels > 1
+    assert all(options == {"single_class": single_class} for _, options in read)
 
 
 def names_of(folder):
