@@ -5,6 +5,7 @@ Beside them, in one training, copies that are made at once and files that are bu
 
 import argparse
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import io
@@ -147,6 +148,7 @@ def print_commits(training: "Training", snapshot: "Callable[[], Snapshot]", fold
 def commit(begin: Callable[[], Callable[[], object]]) -> tuple[float, float, float]:
     """Take and write a checkpoint; return bytes at the peak, and the longest pauses meanwhile and afterwards."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else freed memory, which still counts as used, is taken again unseen
     before = memory_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here
     writing = threading.Thread(target=begin())
