@@ -26,6 +26,7 @@ from job.recipes.arguments import requested
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
 from job.runs.flags import as_args
+from job.runs.progress import read_progress
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.bench.rows import print_row, ratios, spread
@@ -60,6 +61,9 @@ BEFORE = "before"
 """Folder of the trainings by another version, within that of the others."""
 
 MEAN_LIFE_S = 40.0
+
+UNDER_KILLS: dict[str, object] = {"imgsz": 96}
+"""What differs from the arguments where trainings are killed: 20 steps are to take about 5 s."""
 
 TURN_S = 0.5
 
@@ -320,10 +324,14 @@ def bench_tracking(bench: Bench, num_epochs: int) -> None:
 
 def bench_goodput(bench: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
     """Compare how long a training takes that is killed by the same schedule, restarted at once each time."""
-    stock = train_under_kills(bench, "goodput-stock", lambda name: bench.stock(name, num_epochs), seed)
-    ours = train_under_kills(bench, "goodput-ours", lambda name: bench.ours(name, num_epochs, every_s=5), seed)
+    stock = train_under_kills(
+        bench, "goodput-stock", lambda name: bench.stock(name, num_epochs, changes=UNDER_KILLS), seed
+    )
+    ours = train_under_kills(
+        bench, "goodput-ours", lambda name: bench.ours(name, num_epochs, every_s=5, changes=UNDER_KILLS), seed
+    )
     print(f"  stock trained {bench.num_steps('goodput-stock')} steps for {num_steps}")
-    print_goodput(f"{num_epochs} epochs of {num_steps // num_epochs} steps", num_steps, stock=stock, ours=ours)
+    print_goodput(describe_epochs(bench.run("goodput-ours"), num_steps), num_steps, stock=stock, ours=ours)
 
 
 def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
@@ -331,11 +339,21 @@ def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps
     with ThreadPoolExecutor() as pool:
         theirs, ours = pool.map(
             lambda side: train_under_kills(
-                side, "goodput-at-once", lambda name: side.ours(name, num_epochs, every_s=5), seed
+                side,
+                "goodput-at-once",
+                lambda name: side.ours(name, num_epochs, every_s=5, changes=UNDER_KILLS),
+                seed,
             ),
             [before, bench],
         )
-    print_goodput(f"{num_epochs} epochs of {num_steps // num_epochs} steps", num_steps, before=theirs, ours=ours)
+    print_goodput(describe_epochs(bench.run("goodput-at-once"), num_steps), num_steps, before=theirs, ours=ours)
+
+
+def describe_epochs(run: Run, num_steps: int) -> str:
+    """Return number, steps and seconds of a run's epochs, as text; steps that a kill took count once."""
+    ends_s = [row["time"] for row in read_progress(run).rows]
+    took = spread([later - earlier for earlier, later in pairwise([0.0, *ends_s])], 1)
+    return f"{len(ends_s)} epochs of {num_steps // len(ends_s)} steps, {took} s each"
 
 
 def train_under_kills(
