@@ -71,8 +71,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
     for item in items:
         if item.get_closest_marker("full") and not config.getoption("full"):
-            # `make test` has a budget of minutes, `make test-all` runs them all; deselected ones would not be named.
-            item.add_marker(pytest.mark.skip(reason=FULL))
+            # Deselected tests would not be named at the end.
+            item.add_marker(
+                pytest.mark.skip(reason=FULL)
+            )  # beyond the minutes of `make test`; `make test-all` runs them
 
 
 def pytest_report_header() -> str:

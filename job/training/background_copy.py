@@ -1,7 +1,7 @@
 """Background copy: tensors of a snapshot are copied while the next gradients are computed.
 
-Guarantees that the copies are those of the moment of the snapshot, provided that none of the tensors changes before
-`wait` returns: a change before that is an error. Knows nothing of what the tensors are.
+Guarantees that the copies have the values of the moment of the snapshot: a tensor that changes before it is copied is
+an error. Knows nothing of models and optimizers.
 """
 
 import threading
@@ -24,7 +24,7 @@ class BackgroundCopy(Background):
         self._entries = [(table, name, _num_changes(table[name])) for table, name in entries]
 
     def copy(self) -> None:
-        """Copy all tensors; `start` does so in a thread of its own. The tables are let go of."""
+        """Copy all tensors; `start` does so in a thread of its own. Keeps no reference to the tables."""
         entries, self._entries = self._entries, []
         for table, name, num_changes in entries:
             tensor = table[name]

@@ -154,11 +154,10 @@ class Training:
         self.progress = restore_state(self.trainer, read_state(folder / STATE))
         restored = partial(Weights.restored, model=self.trainer.ema.ema, train_args=dict(vars(self.trainer.args)))
         last, best, evaluation = folder / LAST, folder / BEST, folder / EVALUATION_BEFORE
-        self.last = self.best = restored(last)
-        if not best.exists():
-            self.best = None
-        elif not filecmp.cmp(best, last, shallow=False):  # else the last epoch is the best one
-            self.best = restored(best)
+        self.last, self.best = restored(last), None
+        if best.exists():
+            is_last = filecmp.cmp(best, last, shallow=False)
+            self.best = self.last if is_last else restored(best)
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
             self.progress.phase, self.progress.stopped_early = "training", False

@@ -63,7 +63,7 @@ BEFORE = "before"
 MEAN_LIFE_S = 40.0
 
 UNDER_KILLS: dict[str, object] = {"imgsz": 96}
-"""What differs from the arguments where trainings are killed: 20 steps are to take about 5 s."""
+"""Changed arguments of the trainings under kills: 20 steps take about 5 s."""
 
 TURN_S = 0.5
 
@@ -350,7 +350,7 @@ def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps
 
 
 def describe_epochs(run: Run, num_steps: int) -> str:
-    """Return number, steps and seconds of a run's epochs, as text; steps that a kill took count once."""
+    """Describe a run's epochs: number, steps, and seconds without the steps that kills took."""
     ends_s = [row["time"] for row in read_progress(run).rows]
     took = spread([later - earlier for earlier, later in pairwise([0.0, *ends_s])], 1)
     return f"{len(ends_s)} epochs of {num_steps // len(ends_s)} steps, {took} s each"

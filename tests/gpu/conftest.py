@@ -32,8 +32,8 @@ def pytest_collection_modifyitems(config, items):
     for item in ours:
         item.add_marker(pytest.mark.filterwarnings("default"))
         if skipped and not item.get_closest_marker("anywhere"):
-            # Without a GPU it proves nothing about one; `--on-cpu` rehearses it. A deselected one would not be named.
-            item.add_marker(pytest.mark.skip(reason=NEEDED))
+            # Deselected tests would not be named at the end.
+            item.add_marker(pytest.mark.skip(reason=NEEDED))  # a CPU proves nothing about a GPU; --on-cpu rehearses
 
 
 @pytest.fixture(scope="session")

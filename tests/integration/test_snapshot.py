@@ -1,6 +1,7 @@
-"""A snapshot that is copied while training continues: the state of its moment, to the last bit."""
+"""Snapshots copied while training continues: the state of their moment, to the last bit."""
 
 import contextlib
+import shutil
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from job.training.callbacks import TrainingCallbacks
 from tests.support.tiny_training import plan_tiny_training
 
 SMALL = {"epochs": 2, "imgsz": 32, "batch": 4, "nbs": 8, "warmup_epochs": 0, "plots": False, "max_det": None}
-"""Six batches an epoch, of which two make an optimizer step."""
+"""Six batches an epoch, two for each optimizer step."""
 
 
 class EnoughError(JobError):
@@ -99,8 +100,8 @@ def gate(confined, monkeypatch):
     ],
 )
 def test_a_snapshot_is_that_of_its_moment_however_late_it_is_copied(gate, data, tmp_path, at, num_steps):
-    """While a snapshot's copy is held up training continues until the first change of a tensor that is copied, which is
-    the next optimizer step, or at the end the load of the best weights, and what is written is the state of its moment.
+    """Training continues beside a held copy until the next optimizer step, or at the end until the best weights are
+    loaded; the files have the state of the snapshot's moment.
     """
     from job.training.files import STATE  # noqa: PLC0415 -- once Ultralytics is confined
     from job.training.loop import Training  # noqa: PLC0415 -- once Ultralytics is confined
@@ -123,8 +124,8 @@ def test_a_snapshot_is_that_of_its_moment_however_late_it_is_copied(gate, data, 
 
 
 def test_a_snapshot_that_is_published_holds_no_tensor(confined, data, tmp_path):
-    """Once its files are written a snapshot has given back the memory of all but the moments, from which and from the
-    EMA stock Ultralytics resumes after each epoch but the last, and of those once that file is written, too.
+    """`write` frees all tensors but the optimizer's moments; `publish` frees those, and writes the last.pt that stock
+    Ultralytics resumes after each epoch but the last.
     """
     from job.training.loop import Training  # noqa: PLC0415 -- once Ultralytics is confined
 
@@ -149,6 +150,38 @@ def test_a_snapshot_that_is_published_holds_no_tensor(confined, data, tmp_path):
     training.run(Callbacks())
     assert max(*kept, *shares) < 0.01
     assert published == [False, True, False]
+
+
+def test_a_best_epoch_that_is_the_last_is_restored_once(confined, data, tmp_path):
+    """best.pt is read if its bytes are not those of last.pt; else both are the same weights, as before the kill."""
+    from job.training.loop import Training  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.weights import digest_file  # noqa: PLC0415 -- once Ultralytics is confined
+
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: [animal, bird]\n")
+    training = Training(plan_tiny_training(tmp_path, yaml, load_recipe("base").train | SMALL))
+    folders = [tmp_path / "0", tmp_path / "1"]
+
+    class Callbacks(TrainingCallbacks):
+        def on_epoch(self, row, snapshot):
+            folder = folders[int(row["epoch"])]
+            folder.mkdir()
+            snapshot().write(folder)
+            if folder is folders[1]:
+                raise EnoughError("all is written")
+
+    with contextlib.suppress(EnoughError):
+        training.run(Callbacks())
+    assert training.best is training.last
+    training.restore(folders[1])
+    assert training.best is training.last
+    shutil.copy(folders[0] / "last.pt", folders[1] / "best.pt")
+    training.restore(folders[1])
+    for weights, name in ((training.best, "best.pt"), (training.last, "last.pt")):
+        written = tmp_path / name
+        written.write_bytes(weights.to_bytes())
+        assert digest_file(written) == digest_file(folders[1] / name)
+    assert training.best is not training.last
 
 
 @pytest.mark.parametrize("num_elements", [1, 1_000_000])

@@ -1,4 +1,4 @@
-"""Copies of tensors in the background: those of the moment at which they were asked for, or an error."""
+"""Background copies of tensors: values of the moment of the snapshot, or an error."""
 
 import gc
 import signal
@@ -26,7 +26,7 @@ class HeldTable(dict):
 
 @pytest.fixture
 def table():
-    """Tensors of several kinds, the copies of which are held up."""
+    """Tensors of several kinds, copied once the gate is open."""
     return HeldTable(
         rows=torch.arange(6.0).reshape(2, 3),
         turned=torch.rand(4, 6).t(),
@@ -38,7 +38,7 @@ def table():
 
 
 def test_copies_have_values_types_and_strides_and_no_memory_in_common(table):
-    """Each tensor is replaced by a copy that later changes of it do not reach."""
+    """Each tensor is replaced by a copy with the same values and strides, in memory of its own."""
     originals = dict(table.items())
     expected = {name: tensor.clone() for name, tensor in originals.items()}
     copying = BackgroundCopy([(table, name) for name in table])
@@ -64,7 +64,7 @@ def test_what_is_not_named_is_not_copied(table):
 
 @pytest.mark.parametrize("change", [torch.Tensor.zero_, lambda tensor: tensor.detach()[0].add_(1)])
 def test_a_tensor_that_changes_before_it_is_copied_is_an_error(table, change):
-    """A change of a tensor, also through a view of it, that did not wait is an error for whoever waits."""
+    """An in-place change of a tensor before its copy, directly or through a view, makes each `wait` raise."""
     copying = BackgroundCopy([(table, name) for name in table])
     copying.start()
     change(table["rows"])
@@ -117,7 +117,7 @@ def test_what_was_copied_is_held_by_nothing(begin):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_too_little_memory_for_a_copy_is_no_defect(table, error):
-    """Where the machine's memory does not hold a copy, the error says so, and what helps."""
+    """A failed allocation is a `HardwareError` with advice, in the thread that waits."""
 
     class Full(dict):
         def __getitem__(self, name):
@@ -132,7 +132,7 @@ def test_too_little_memory_for_a_copy_is_no_defect(table, error):
 
 
 def test_a_copy_whose_error_is_lost_is_none(table, monkeypatch):
-    """A thread that ends before all is copied, with whatever error, leaves no snapshot that passes for complete."""
+    """`wait` raises if the thread ended before the last copy, even if the thread kept no error."""
     copying = BackgroundCopy([(table, "rows")])
     monkeypatch.setattr(copying, "_work", lambda: None)
     copying.start()
