@@ -12,7 +12,8 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption
-from job.datasets.check import DatasetReport, check_dataset
+from job.datasets.check import check_dataset
+from job.datasets.dataset_report import DatasetReport
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.import_folder import dataset_name, push_source
 from job.datasets.prepare import find_dataset, pull_dataset

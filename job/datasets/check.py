@@ -4,79 +4,25 @@ Guarantees that each label and image of a dataset that passes was read to its en
 and that none lies outside the folder. Knows nothing of buckets.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics, statistics_of
-from job.datasets.labels import Findings, Problem, describe_problems
+from job.datasets.dataset_report import DatasetReport, SplitCounts
+from job.datasets.dataset_statistics import IMGSZ, statistics_of
+from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
-from job.datasets.near_duplicates import NearDuplicates, find_near_duplicates
+from job.datasets.near_duplicates import find_near_duplicates
 from job.datasets.scan import DatasetScan
-from job.errors import DataError
 from job.log import Progress
 from job.text import counted
 
 CLASSES_FILE = "classes.txt"
 """List of classes that labelling tools write among the labels."""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitCounts:
-    """Images and instances of a split."""
-
-    num_images: int
-    num_labelled: int
-    num_background: int
-    """Images without a label file, or with an empty one."""
-    num_without_label: int
-    """Images without a label file; they count as background."""
-    instances: tuple[int, ...]
-    """By class."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetReport:
-    """Result of a check."""
-
-    names: tuple[str, ...]
-    """Class names in the order of their numbers; empty if the data file has none."""
-    splits: dict[str, SplitCounts]
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...]
-    val: tuple[str, ...] = ()
-    """Images and labels of the validation split."""
-    test: tuple[str, ...] = ()
-    """Images and labels of the test split."""
-    files: frozenset[str] = frozenset()
-    """Files that training reads: the data file, lists of images, images and labels."""
-    statistics: DatasetStatistics | None = None
-    """None if nothing is labelled."""
-    near_duplicates: tuple[NearDuplicates, ...] = ()
-    hashes: dict[str, str] = field(default_factory=dict)
-    """Hashes of the images that can be decoded, by the digests of `DatasetScan`."""
-    digests: dict[str, str] = field(default_factory=dict)
-    """Digests of `DatasetScan` of the images that can be decoded, by path."""
-
-    def describe(self) -> dict[str, str]:
-        """Return what bounds the recall of a training: one sentence each by label, splits first."""
-        found = {
-            split: f"{counted(counts.num_images, 'image')}, {counts.num_background} of them background, "
-            f"{counted(sum(counts.instances), 'object')}"
-            for split, counts in self.splits.items()
-        }
-        alike = {"alike": "; ".join(map(str, self.near_duplicates))} if self.near_duplicates else {}
-        return found | (self.statistics.describe() if self.statistics else {}) | alike
-
-    def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Raise `DataError` if there are problems, with all their causes, in a message from subject to advice."""
-        if self.problems:
-            found = counted(len(self.problems), "problem")
-            raise DataError(f"{subject}: {found} found; {advice}", describe_problems(self.problems))
 
 
 def check_dataset(
@@ -134,6 +80,9 @@ def check_dataset(
         near_duplicates=alike,
         hashes={scan.digests[image]: known for image in images if (known := scan.findings[image].hash)},
         digests={image: scan.digests[image] for image in images if scan.findings[image].hash},
+        shapes={image: shape for image in images if (shape := scan.findings[image].shape)},
+        sources={name: split.sources for name, split in layout.splits.items()},
+        options=dict(layout.data.options),
     )
 
 
@@ -180,9 +129,8 @@ def set_aside(
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:
     """Write the data file for Ultralytics: an absolute path, and no key that it would download or run."""
-    layout = read_layout(folder)
-    sources = {name: list(split.sources) for name, split in layout.splits.items()}
-    data = {"path": str(layout.folder), **sources, "names": dict(enumerate(report.names)), **layout.data.options}
+    sources = {name: list(sources) for name, sources in report.sources.items()}
+    data = {"path": os.path.realpath(folder), **sources, "names": dict(enumerate(report.names)), **report.options}
     target.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

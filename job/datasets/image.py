@@ -7,7 +7,7 @@ before its pixels are decoded, and that an image which passes was decoded to its
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import open as open_image  # Ultralytics replaces it by a function that installs packages
+from PIL.TiffImagePlugin import TiffImageFile
 
 from job.datasets.labels import Findings
 from job.datasets.near_duplicates import HASHED_PX, hash_of
@@ -48,6 +49,12 @@ LARGE_PIXELS = 25_000_000
 
 MAX_PAGES = 100
 
+TURNED = frozenset({5, 6, 7, 8})
+"""EXIF orientations of a picture that lies on its side."""
+
+SWAPPED = frozenset({"AVIF", "JPEG", "MPO", "PNG"})
+"""Formats whose pictures are turned by their EXIF whatever decodes them; those of others depend on the decoder."""
+
 _one_large = threading.Lock()
 
 
@@ -59,13 +66,14 @@ def check_image(data: bytes, name: str, num_channels: int = 3, *, known_hash: st
     try:
         with _opened(data) as opened:
             opened.verify()  # reads the checksums of a PNG, but makes it unusable
+            turned = _is_turned(opened)
         with _opened(data) as opened:
             (width, height), num_pixels = opened.size, _num_pixels(opened)
             if num_pixels > MAX_PIXELS:
                 return Findings.of(
                     "large", f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read; make tiles"
                 )
-            is_jpeg = opened.format == "JPEG"
+            is_jpeg, is_swapped = opened.format == "JPEG", turned and opened.format in SWAPPED
     except UnidentifiedImageError:
         what = f"is none of {', '.join(FORMATS)}, which training reads; convert it, or leave it out"
         return Findings.of("unreadable", what if data else "is empty; replace it")
@@ -77,11 +85,15 @@ def check_image(data: bytes, name: str, num_channels: int = 3, *, known_hash: st
         return Findings.of(
             "small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
         )
-    if known_hash is not None:
+    if known_hash is not None and (is_swapped or not turned):
         found = Findings(hash=known_hash)
     else:
         with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
             found = _check_pixels(data, name, num_channels, reduced=is_jpeg and min(width, height) >= 8 * HASHED_PX)
+    if is_swapped:
+        height, width = width, height
+    elif turned and not found.problems:
+        height, width = cast("NDArray[Any]", decode(data, name, num_channels)).shape[:2]
     return found if found.problems else replace(found, shape=(height, width))
 
 
@@ -170,6 +182,14 @@ def quiet_decoder() -> Iterator[None]:
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
     return open_image(io.BytesIO(data), formats=FORMATS)
+
+
+def _is_turned(verified: ImageFile.ImageFile) -> bool:
+    """Whether a picture lies on its side by its EXIF, as Ultralytics' ``exif_size`` reads it of a verified one."""
+    with suppress(Exception):
+        exif: Any = verified.tag_v2 if isinstance(verified, TiffImageFile) else verified.getexif()
+        return exif.get(ExifTags.Base.Orientation) in TURNED
+    return False
 
 
 def _num_pixels(opened: ImageFile.ImageFile) -> int:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.datasets.archive import OTHER_SUFFIXES, SUFFIX, unpack
-from job.datasets.check import DatasetReport
 from job.datasets.coco import MAX_BYTES, is_coco, read_coco, split_of
 from job.datasets.data_yaml import DATA_YAML, DataYaml, is_data_yaml
+from job.datasets.dataset_report import DatasetReport
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import FolderListing, list_files
 from job.datasets.labels import MAX_BYTES as MAX_LABEL_BYTES

@@ -13,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.data_yaml import is_data_yaml
+from job.datasets.dataset_report import DatasetReport, ReportCache
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.labels import describe_problems
@@ -34,6 +35,8 @@ from job.text import counted, dataset_and_version, nearest, shortened
 from job.training.prepared_pixels import PIXELS, PixelFolder, make_room
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 
@@ -69,6 +72,9 @@ class PreparedData:
     statistics: DatasetStatistics | None
     pixels: PixelFolder
     """Folder of prepared pixels of its images."""
+
+    shapes: Mapping[str, tuple[int, int]]
+    """Heights and widths of its images, upright, pixels, by the paths that Ultralytics gives them."""
 
     @property
     def pinned(self) -> dict[str, Any]:
@@ -172,21 +178,26 @@ def prepare_data(
     test = split_digest(version.files, report.test, report.names) if report.test else None
     found = (name, version.number or None, pinned["digest"] if pinned else version.digest)
     pixels = PixelFolder(workdir / PIXELS, _by_path(folder, report.digests))
-    return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics, pixels)
+    shapes = _by_path(folder, report.shapes)
+    return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics, pixels, shapes)
 
 
 def _check(
     folder: Path, version: DatasetVersion, decoded: DecodedImages, *, single_class: bool, imgsz: int, tiles: int
 ) -> DatasetReport:
-    """Check a pulled dataset; raises `MachineError` if it has files of the user's that would be trained on."""
-    report = check_dataset(
-        folder,
-        single_class=single_class,
-        cache_file=folder / SCAN_CACHE,
-        known_hashes=decoded.hashes,
-        imgsz=imgsz,
-        tiles=tiles,
-    )
+    """Check a pulled dataset, unless it was checked as it is; raises `MachineError` for files of the user's."""
+    cache = ReportCache(folder, f"{single_class} {imgsz} {tiles}")
+    report = cache.read()
+    if report is None:
+        report = check_dataset(
+            folder,
+            single_class=single_class,
+            cache_file=folder / SCAN_CACHE,
+            known_hashes=decoded.hashes,
+            imgsz=imgsz,
+            tiles=tiles,
+        )
+        cache.write(report)
     _require_none(folder, report.files - version.files.keys())
     return report
 
@@ -198,10 +209,10 @@ def _quarantine(folder: Path, aside: Collection[str], readers: "_Readers") -> No
     log.warning("dataset %s: sets %s aside, not trained on", folder.name, counted(len(aside), "broken file"))
 
 
-def _by_path(folder: Path, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return the digests of images of a dataset by the paths that Ultralytics gives them."""
+def _by_path(folder: Path, found: Mapping[str, Value]) -> dict[str, Value]:
+    """Return something of the images of a dataset by the paths that Ultralytics gives them."""
     root = os.path.realpath(folder)
-    return {f"{root}/{image}": digest for image, digest in digests.items()}
+    return {f"{root}/{image}": value for image, value in found.items()}
 
 
 def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:

@@ -15,7 +15,8 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from job.datasets.check import DatasetReport, check_dataset
+from job.datasets.check import check_dataset
+from job.datasets.dataset_report import DatasetReport
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.files import list_files

@@ -30,7 +30,7 @@ NUM_CHANNELS = 3
 SCAN_CACHE = ".scan.sqlite"
 """Name of the cache in the folder of a dataset."""
 
-_SCHEMA = f"7, {image.DECODER}"
+SCHEMA = f"8, {image.DECODER}"
 """Findings cached under another schema are not used."""
 
 _ROW = TypeAdapter(tuple[str, str, Findings])
@@ -53,7 +53,7 @@ class DatasetScan:
         self._layout = layout
         self._single_class = single_class
         self._known_hashes, self._asking = known_hashes, threading.Lock()
-        self._cache = None if cache_file is None else CacheFile(cache_file, _SCHEMA)
+        self._cache = None if cache_file is None else CacheFile(cache_file, SCHEMA)
         self._cached: dict[str, tuple[str, str, Findings]] = {}
         for path, row in self._cache.read().items() if self._cache else ():
             with suppress(ValidationError):

@@ -198,6 +198,7 @@ def set_up(
         num_threads=record.facts.num_threads if record else environment.num_threads(),
         mosaic_stride=record.facts.mosaic_stride if record else _choose_stride(context),
         pixels=data.pixels,
+        shapes=data.shapes,
         resumed=record is not None,
         ran_out_of_memory=previous.ran_out_of_memory,
         group=context.group,
@@ -205,7 +206,7 @@ def set_up(
     if context.group.size > 1:
         files = {weights.name: weights.read_bytes()} if weights else {}
         pinned = PinnedDataset.model_validate(data.pinned)
-        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup(), pixels=None), pinned, files))
+        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup(), pixels=None, shapes={}), pinned, files))
         context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
 

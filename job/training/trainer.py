@@ -33,6 +33,7 @@ from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
+from job.training.label_scan import known_shapes
 from job.training.prepared_pixels import PixelFolder
 from job.training.rng import start_streams
 from job.training.sampler import STRIDE, EpochBatches, TileBatches
@@ -84,6 +85,9 @@ class Plan:
 
     pixels: PixelFolder | None = None
     """Folder of prepared pixels; `None` decodes each image anew."""
+
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Heights and widths of images that were checked, by their paths; others are read once more."""
 
     of_checkpoint: bool = False
     """The weights are those of a checkpoint: the model is theirs, and its state is to be restored."""
@@ -153,7 +157,7 @@ class Trainer(DetectionTrainer):
         self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.group.local_zero_first():
+        with plan.group.local_zero_first(), known_shapes(plan.shapes):
             self._setup_train()
         self._require_compiled()
         if plan.group.size > 1:

@@ -10,7 +10,8 @@ import yaml
 from PIL import Image
 
 from job.datasets import image, scan
-from job.datasets.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.dataset_report import SplitCounts
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.storage.cache_file import CacheFile
@@ -725,7 +726,7 @@ def test_a_cache_that_is_no_file_costs_time_only(data, make):
 @pytest.mark.parametrize("row", ["[" * 100_000, '["1", "a", {"instances": [[1, 1e999]]}]', '["1", "a", {}, 1]', "{}"])
 def test_a_cache_that_was_built_to_do_harm_costs_time_only(data, row):
     """A row without end of depth, with a number without end, or of another shape is none."""
-    CacheFile(data / SCAN_CACHE, scan._SCHEMA).write({LABEL: row})
+    CacheFile(data / SCAN_CACHE, scan.SCHEMA).write({LABEL: row})
     assert found(data, cache_file=data / SCAN_CACHE) == []
 
 

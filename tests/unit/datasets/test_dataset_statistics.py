@@ -130,9 +130,9 @@ def test_a_cache_of_an_older_version_costs_time_only(data):
     """Findings that were cached without sizes are found anew, and cached with them."""
     image = "images/train/000.jpg"
     whole = check_dataset(data, cache_file=data / SCAN_CACHE)
-    rows = CacheFile(data / SCAN_CACHE, scan._SCHEMA).read()
+    rows = CacheFile(data / SCAN_CACHE, scan.SCHEMA).read()
     version, digest, _ = json.loads(rows[image])
     (data / SCAN_CACHE).unlink()
-    CacheFile(data / SCAN_CACHE, "4" + scan._SCHEMA[1:]).write({image: json.dumps([version, digest, {}])})
+    CacheFile(data / SCAN_CACHE, "4" + scan.SCHEMA[1:]).write({image: json.dumps([version, digest, {}])})
     for _ in range(2):
         assert check_dataset(data, cache_file=data / SCAN_CACHE) == whole

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from job.datasets import image
 from job.datasets.image import check_image, decode, load_image
@@ -48,6 +48,16 @@ def png_of_size(width, height):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
+
+def turned(orientation):
+    """Return an EXIF block with an orientation."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif.tobytes()
+
+
+FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "AVIF": "avif", "TIFF": "tif"}
+"""Formats with EXIF, and their suffixes."""
 
 READ = {
     "a JPEG": ("a.jpg", encoded(PIXELS, "JPEG")),
@@ -99,6 +109,32 @@ def test_pixels_are_those_of_training(tmp_path, name, data, num_channels):
     theirs = imread(tmp_path / name, flags)
     assert np.array_equal(decode(data, name, num_channels), theirs)
     assert check_image(data, name, num_channels).problems == ()
+
+
+TURNED = {
+    f"{kind} turned by {orientation}": (f"a.{suffix}", encoded(PIXELS, kind, exif=turned(orientation)))
+    for kind, suffix in FORMATS.items()
+    for orientation in (1, 3, 6, 8, 9)
+}
+
+
+@pytest.mark.parametrize(("name", "data"), (READ | TURNED).values(), ids=READ | TURNED)
+def test_heights_and_widths_are_those_of_training(tmp_path, name, data):
+    """The shape of each image is that of Ultralytics' own check, by which it scales boxes."""
+    from ultralytics.data import utils  # noqa: PLC0415 -- imports torch
+
+    (tmp_path / name).write_bytes(data)
+    assert check_image(data, name).shape == utils.check_image(str(tmp_path / name))[1]
+
+
+def test_a_shape_that_the_decoder_decides_is_not_taken_from_a_record(monkeypatch):
+    """A turned WebP that another machine has decoded is decoded once more, since its EXIF does not say its shape."""
+    name, data = TURNED["WEBP turned by 6"]
+    decoded = []
+    monkeypatch.setattr(image, "decode", lambda *words, **options: decoded.append(words) or decode(*words, **options))
+    shape = check_image(data, name, known_hash="0" * 128).shape
+    assert decoded
+    assert shape == decode(data, name).shape[:2]
 
 
 def test_pages_can_be_the_channels(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from job.cli.app import main
+from job.datasets import prepare as prepare_module
 from job.datasets.check import set_aside
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data, pull_dataset
@@ -337,6 +338,27 @@ def test_a_kept_disk_looks_up_no_file(store, folder, prepare, tmp_path, pinned):
     image.unlink()
     assert start() == first
     assert image.read_bytes() == (folder / IMAGE).read_bytes()
+
+
+def test_a_kept_dataset_is_not_checked_again(store, folder, prepare, monkeypatch):
+    """A folder that is as it was is taken as it was found, and one that has changed is checked."""
+    push(store, folder)
+    first = prepare(imgsz=64)
+    checked = []
+    check = prepare_module.check_dataset
+    monkeypatch.setattr(
+        prepare_module, "check_dataset", lambda *words, **options: checked.append(words) or check(*words, **options)
+    )
+    assert prepare(imgsz=64) == first
+    assert not checked
+    assert first.shapes == dict.fromkeys(first.shapes, (64, 64))
+    assert len(first.shapes) == 12
+    prepare(imgsz=128)
+    assert len(checked) == 1
+    (folder / LABEL).write_text("0 0.5 0.5 0.1 0.1\n")
+    push(store, folder)
+    prepare(imgsz=128)
+    assert len(checked) == 2
 
 
 def test_a_link_in_a_kept_folder_is_refused(store, folder, prepare, tmp_path):
