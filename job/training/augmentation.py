@@ -87,12 +87,18 @@ class InPlaceFlip(RandomFlip):
 class PlanarFormat(Format):
     """Channels of an image split into planes in one pass."""
 
+    planes: np.ndarray | None = None
+    """Planes ``(c, h, w)`` that the next image is written into, if it has their shape; else it gets new ones."""
+
     def _format_img(self, img: np.ndarray) -> torch.Tensor:
         """Return the planes ``(c, h, w)``, RGB, or BGR as often as ``bgr`` says."""
         if img.shape[-1] != NUM_CHANNELS:
             formatted: torch.Tensor = super()._format_img(img)
             return formatted
-        planes = np.empty((NUM_CHANNELS, *img.shape[:2]), np.uint8)
+        shape = (NUM_CHANNELS, *img.shape[:2])
+        planes, self.planes = self.planes, None
+        if planes is None or planes.shape != shape:
+            planes = np.empty(shape, np.uint8)
         ordered = planes[::-1] if augment.random.uniform(0, 1) > self.bgr else planes
         cv2.split(img, list(ordered))
         return torch.from_numpy(planes)

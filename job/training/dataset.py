@@ -8,13 +8,14 @@ The stock dataset picks mosaic partners from the images that its worker process 
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import default_collate, get_worker_info
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
@@ -22,7 +23,7 @@ from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from job.training.augmentation import Labels, keep_arrays
-from job.training.decoding import describe_decoder, imread
+from job.training.decoding import PixelBuffer, decoded_into, describe_decoder, imread
 from job.training.prepared_pixels import PixelFolder, PreparedPixels, resized
 from job.training.rng import start_streams
 from job.training.sampler import CACHE_BYTES, PICTURES_TOGETHER, Sample, num_kept
@@ -69,6 +70,20 @@ def is_recompressed(image: str) -> bool:
         return opened.read(len(START_OF_JPEG)) == START_OF_JPEG
 
 
+class Samples(list[Batch]):
+    """Samples of a batch, and the tensor ``(n, c, h, w)`` uint8 that their images were made in."""
+
+    def __init__(self, samples: Iterable[Batch], images: torch.Tensor) -> None:
+        super().__init__(samples)
+        self.images = images
+
+    @property
+    def are_in_place(self) -> bool:
+        """Whether the image of each sample is that of the tensor."""
+        pairs = zip(self, self.images, strict=True)
+        return all(sample["img"].data_ptr() == image.data_ptr() for sample, image in pairs)
+
+
 class KeyedDataset(YOLODataset):
     """The training split; indexed by `Sample`."""
 
@@ -90,6 +105,8 @@ class KeyedDataset(YOLODataset):
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
         self.mosaic_stride = mosaic_stride
         self.recent: dict[int, Image] = {}  # first in, first out
+        self.decoding = PixelBuffer()
+        self.planes: np.ndarray | None = None  # in which the image of the next sample is made
         # The arguments of ultralytics.data.build.build_yolo_dataset in mode "train".
         super().__init__(
             img_path=data["train"],
@@ -122,10 +139,20 @@ class KeyedDataset(YOLODataset):
         """Return one augmented sample, the same in every process and at every time."""
         closed = sample.epoch >= self.first_epoch_without_mosaic
         transforms = self.transforms_without_mosaic if closed else self.transforms
+        transforms.transforms[-1].planes, self.planes = self.planes, None
         self.buffer = list(sample.partners)
         start_streams("augment", self.seed, sample.epoch, sample.position)
         augmented: Batch = transforms(self.get_image_and_label(sample.image))
         return augmented
+
+    def __getitems__(self, samples: Sequence[Sample]) -> list[Batch]:
+        """Return the samples of a batch, whose images are made where the batch has them."""
+        images = _empty_images(len(samples), self.channels, self.imgsz)
+        made = []
+        for sample, planes in zip(samples, images.numpy(), strict=True):
+            self.planes = planes
+            made.append(self[sample])
+        return Samples(made, images)
 
     def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
         """Build the stock transforms, which here keep their arrays from one sample to the next."""
@@ -135,10 +162,11 @@ class KeyedDataset(YOLODataset):
 
     @staticmethod
     def collate_fn(samples: list[Batch]) -> Batch:
-        """Collate samples as the base class does, with the images stacked in the memory that a worker shares."""
+        """Collate samples as the base class does, with the images in the memory that a worker shares."""
+        together = samples.images if isinstance(samples, Samples) and samples.are_in_place else None
         images = [sample.pop("img") for sample in samples]
         batch: Batch = YOLODataset.collate_fn(samples)
-        batch["img"] = default_collate(images)
+        batch["img"] = default_collate(images) if together is None else together
         return batch
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
@@ -170,8 +198,9 @@ class KeyedDataset(YOLODataset):
         return math.ceil(self.mosaic_stride / (worker.num_workers if worker else 1))
 
     def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
-        loaded: Image = super().load_image(i, rect_mode, resize_short)
-        return loaded
+        with decoded_into(self.decoding):
+            pixels, *sizes = super().load_image(i, rect_mode, resize_short)
+        return (pixels.copy() if self.decoding.holds(pixels) else pixels, *sizes)
 
     @property
     def pictures(self) -> list[Labels]:
@@ -234,6 +263,15 @@ class TiledDataset(KeyedDataset):
         self.decoded[number] = pixels
         _evict(self.decoded, 2 * PICTURES_TOGETHER * self._num_sequences, lambda pixels: int(pixels.nbytes))
         return pixels
+
+
+def _empty_images(num: int, num_channels: int, px: int) -> torch.Tensor:
+    """Return memory for the images of a batch, which a worker shares as `default_collate` does."""
+    shape = (num, num_channels, px, px)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # noqa: SLF001 -- no public way without a copy
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
 
 
 def _evict(cache: dict[int, Value], most: int, size: Callable[[Value], int]) -> None:

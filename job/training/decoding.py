@@ -5,14 +5,17 @@ says, mends a damaged one and converts CMYK; such files, and all that are no JPE
 simplejpeg, which has the same version of libjpeg-turbo and takes less time. Without it, OpenCV reads all.
 """
 
+import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 from ultralytics.utils import patches
@@ -24,8 +27,41 @@ except ModuleNotFoundError:
 
 SUFFIXES = (".jpg", ".jpeg")
 
+NUM_CHANNELS = 3
+
 UPRIGHT = 1
 """EXIF's number for a picture that is not turned."""
+
+
+class PixelBuffer:
+    """Memory that pictures are decoded into, one after another: new memory costs a tenth of the decoding."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def sized(self, num_bytes: int) -> np.ndarray:
+        """Return the memory, which has so many bytes at least."""
+        if self._bytes.size < num_bytes:
+            self._bytes = np.empty(num_bytes, np.uint8)
+        return self._bytes
+
+    def holds(self, pixels: np.ndarray) -> bool:
+        """Whether an array lies in the memory, so that the next picture changes it."""
+        return np.may_share_memory(self._bytes, pixels)
+
+
+_buffer: PixelBuffer | None = None
+
+
+@contextmanager
+def decoded_into(buffer: PixelBuffer) -> Iterator[None]:
+    """Let `imread` of this process decode JPEGs into a buffer within a block."""
+    global _buffer  # noqa: PLW0603 -- Ultralytics calls `imread` with a file alone
+    _buffer = buffer
+    try:
+        yield
+    finally:
+        _buffer = None
 
 
 def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> Any:  # noqa: ANN401 -- as the function it stands for
@@ -33,8 +69,9 @@ def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> Any:  # noqa:
     if simplejpeg and flags == cv2.IMREAD_COLOR and os.fspath(filename).lower().endswith(SUFFIXES):
         with suppress(OSError, ValueError):  # no such file, or one that has to be mended
             data = Path(filename).read_bytes()
-            if _is_upright_colour(data):
-                return simplejpeg.decode_jpeg(data, "BGR")
+            if size := _size_if_upright_colour(data):
+                buffer = _buffer and _buffer.sized(NUM_CHANNELS * math.prod(size))
+                return simplejpeg.decode_jpeg(data, "BGR", buffer=buffer)
     return patches.imread(filename, flags)
 
 
@@ -45,11 +82,12 @@ def describe_decoder() -> str:
     return f"opencv {cv2.__version__} with {cv2.getCPUFeaturesLine()}, {versions}"
 
 
-def _is_upright_colour(data: bytes) -> bool:
-    """Whether a file is a JPEG of three channels, and has no EXIF or one that says that it is upright."""
+def _size_if_upright_colour(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a JPEG of three channels without EXIF, or whose EXIF says that it is upright."""
     try:
         image = JpegImageFile(BytesIO(data))
         num_exif = sum(name == "APP1" and text.startswith(b"Exif") for name, text in image.applist)
-        return image.mode == "RGB" and (not num_exif or image.getexif().get(Base.Orientation) == UPRIGHT)
+        is_upright = not num_exif or image.getexif().get(Base.Orientation) == UPRIGHT
     except Exception:  # noqa: BLE001 -- Pillow raises many kinds for a damaged header
-        return False
+        return None
+    return image.size if image.mode == "RGB" and is_upright else None

@@ -216,6 +216,33 @@ def test_a_worker_stacks_a_batch_in_shared_memory(make_trainer, monkeypatch):
     assert dataset.collate_fn([dataset[sample] for sample in samples])["img"].is_shared()
 
 
+def test_images_of_a_batch_are_made_where_the_batch_has_them(make_trainer, monkeypatch):
+    """The images of a batch are those of its samples, none is copied, and a worker makes them in shared memory."""
+    from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
+
+    trainer = make_trainer()
+    dataset, samples = trainer.train_loader.dataset, next(iter(trainer.batches))
+    stacked = dataset.collate_fn([dataset[sample] for sample in samples])["img"]
+    for worker in (None, SimpleNamespace(num_workers=1)):
+        monkeypatch.setattr(module, "get_worker_info", lambda worker=worker: worker)
+        made = dataset.__getitems__(samples)
+        assert made.are_in_place
+        batch = dataset.collate_fn(made)["img"]
+        assert batch is made.images
+        assert batch.is_shared() == (worker is not None)
+        assert torch.equal(batch, stacked)
+
+
+def test_images_that_were_made_elsewhere_are_stacked(make_trainer):
+    """A transform that makes an image anew costs a copy, and the batch has that image."""
+    trainer = make_trainer()
+    dataset, samples = trainer.train_loader.dataset, next(iter(trainer.batches))
+    made = dataset.__getitems__(samples)
+    made[1]["img"] = 255 - made[1]["img"]
+    expected = [sample["img"] for sample in made]
+    assert torch.equal(dataset.collate_fn(made)["img"], torch.stack(expected))
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with fewer cores
 @pytest.mark.parametrize(
     ("asked", "cores", "local_size", "used"), [(3, 8, 1, 2), (8, 4, 1, 4), (8, 4, 2, 2), (8, 1, 2, 1), (0, 8, 1, 0)]

@@ -102,8 +102,8 @@ def num_fast(monkeypatch, read):
 
     class Counting:
         @staticmethod
-        def decode_jpeg(*args):
-            pixels = simplejpeg.decode_jpeg(*args)
+        def decode_jpeg(*args, **options):
+            pixels = simplejpeg.decode_jpeg(*args, **options)
             decoded.append(pixels)
             return pixels
 
@@ -137,6 +137,37 @@ def test_a_damaged_jpeg_has_the_pixels_that_ultralytics_reads(read):
     sources = [turned(1), jpeg("4:4:4", PROGRESSIVE=1), jpeg(RST_INTERVAL=2)]
     for number in range(120):
         assert same(*read(damaged(sources[number % 3], number))), number
+
+
+def test_pictures_are_decoded_into_one_buffer(read, num_fast):
+    """Within a block, JPEGs of any order of sizes have the same pixels in one memory, and other files their own."""
+    from job.training.decoding import PixelBuffer, decoded_into  # noqa: PLC0415 -- once Ultralytics is confined
+
+    buffer = PixelBuffer()
+    pictures = [jpeg(pixels=SMOOTH[:h, :w]) for h, w in ((33, 31), (131, 210), (8, 8), (131, 210), (1, 1))]
+    for data in pictures:
+        theirs, outside = read(data)
+        with decoded_into(buffer):
+            _, ours = read(data)
+        assert same(theirs, ours)
+        assert buffer.holds(ours)
+        assert not buffer.holds(outside)
+    assert len(num_fast) == 2 * len(pictures)
+    with decoded_into(buffer):
+        theirs, ours = read(saved(form="PNG"), "a.png")
+    assert same(theirs, ours)
+    assert not buffer.holds(ours)
+
+
+def test_damaged_jpegs_do_no_harm_to_a_buffer(read):
+    """A JPEG whose header and pixels disagree is read as before, and the next one after it."""
+    from job.training.decoding import PixelBuffer, decoded_into  # noqa: PLC0415 -- once Ultralytics is confined
+
+    buffer, data = PixelBuffer(), jpeg()
+    with decoded_into(buffer):
+        for number in range(200):
+            assert same(*read(damaged(data, number))), number
+            assert same(*read(data))
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a"])
