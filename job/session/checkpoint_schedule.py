@@ -17,8 +17,9 @@ AUTO_SHARE = 0.01
 class CheckpointSchedule:
     """Decides when the next checkpoint is due, and measures the stalls.
 
-    An interval `every_s` of 0 takes checkpoints at the ends of epochs only, ``auto`` as often as `AUTO_SHARE` allows;
-    `preempted_after_s` are the lifetimes of the earlier attempts that were preempted.
+    An interval `every_s` of 0 takes checkpoints at the ends of epochs only, ``auto`` as often as `AUTO_SHARE` allows. Any
+    other is the longest one: checkpoints divide the time to the end of the epoch, at which one is taken anyway, into
+    equal parts. `preempted_after_s` are the lifetimes of the earlier attempts that were preempted.
     """
 
     def __init__(
@@ -32,16 +33,24 @@ class CheckpointSchedule:
         self._is_cut_off = bool(preempted_after_s)
         self._clock = clock
         self._begun = self._last = clock()
+        self._first_step: float | None = None
+        self._num_steps = 0
         self._stalls_s: list[float] = []
 
-    def due(self) -> bool:
-        """Whether the next checkpoint is to be taken now."""
+    def due(self, num_left: int) -> bool:
+        """Whether the next checkpoint is to be taken now, after a step; the epoch has so many left."""
         now = self._clock()
         passed_s = now - self._last
         if isinstance(self._every_s, str):
             all_s = sum(self._stalls_s)  # those at the ends of epochs, which come unasked, too
             return passed_s >= self.stall_s / AUTO_SHARE and now - self._begun >= all_s / AUTO_SHARE
-        return passed_s >= self._every_s > 0
+        if self._first_step is None:
+            self._first_step = now
+        else:
+            self._num_steps += 1
+        left_s = num_left * (now - self._first_step) / max(1, self._num_steps)
+        num_parts = math.ceil((passed_s + left_s) / self._every_s) if self._every_s else 1
+        return passed_s >= self._every_s > 0 or (num_parts > 1 and passed_s * num_parts >= passed_s + left_s)
 
     @contextmanager
     def taking(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Times and cost of checkpoints, and the best interval."""
 
 import math
+from random import Random
 
 import pytest
 
@@ -31,12 +32,68 @@ def test_a_checkpoint_is_due_after_its_interval_and_not_before():
     due = []
     for passed in (59.0, 1.0):
         clock.now += passed
-        due.append(schedule.due())
+        due.append(schedule.due(0))
     taken(schedule, clock, 5.0)
     for passed in (0.0, 59.0, 1.0):
         clock.now += passed
-        due.append(schedule.due())
+        due.append(schedule.due(0))
     assert due == [False, True, False, False, True]
+
+
+def intervals(schedule, clock, *, num_epochs, num_steps, step_s, validation_s=0.0):
+    """Train epochs, and return the seconds between checkpoints of each."""
+    found = []
+    for _ in range(num_epochs):
+        last, epoch = clock.now, []
+        for step in range(1, num_steps + 1):
+            clock.now += step_s
+            if schedule.due(num_steps - step):
+                taken(schedule, clock, 0.0)
+                epoch.append(round(clock.now - last, 6))
+                last = clock.now
+        clock.now += validation_s
+        taken(schedule, clock, 0.0)
+        found.append([*epoch, round(clock.now - last, 6)])
+    return found
+
+
+def test_checkpoints_divide_an_epoch_evenly():
+    """None is taken shortly before the end of an epoch, where one is taken anyway, and none is later than it may be."""
+    clock = Clock()
+    found = intervals(CheckpointSchedule(60.0, [], clock), clock, num_epochs=3, num_steps=70, step_s=1.0)
+    assert found == [[35.0, 35.0]] * 3
+    found = intervals(CheckpointSchedule(60.0, [], clock), clock, num_epochs=2, num_steps=1300, step_s=0.1)
+    assert found == [[43.4, 43.3, 43.3]] * 2
+    found = intervals(CheckpointSchedule(60.0, [], clock), clock, num_epochs=2, num_steps=119, step_s=0.5)
+    assert found == [[59.5]] * 2
+
+
+def test_the_time_of_a_validation_belongs_to_its_epoch():
+    """From the second epoch on, checkpoints divide an epoch with its validation, of which the first has none yet."""
+    clock = Clock()
+    schedule = CheckpointSchedule(60.0, [], clock)
+    first, *_, last = intervals(schedule, clock, num_epochs=50, num_steps=50, step_s=1.0, validation_s=12.0)
+    assert first == [62.0]
+    assert last == pytest.approx([31.0, 31.0], abs=4.0)
+
+
+@pytest.mark.parametrize("every_s", [7.0, 60.0, 1000.0])
+@pytest.mark.parametrize("num_steps", [1, 3, 50, 400])
+def test_no_step_waits_longer_than_the_interval(every_s, num_steps):
+    """Steps of any length, slower and faster ones, are committed within the interval and one step."""
+    clock, random = Clock(), Random(0)  # noqa: S311 -- not for secrets
+    schedule = CheckpointSchedule(every_s, [], clock)
+    last = clock.now
+    for _ in range(20):
+        for step in range(1, num_steps + 1):
+            step_s = random.choice([0.1, 1.0, 5.0])
+            clock.now += step_s
+            assert clock.now - last < every_s + step_s
+            if schedule.due(num_steps - step):
+                taken(schedule, clock, 0.1)
+                last = clock.now
+        taken(schedule, clock, 0.1)
+        last = clock.now
 
 
 def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
@@ -44,7 +101,7 @@ def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
     clock = Clock()
     schedule = CheckpointSchedule(0.0, [], clock)
     clock.now += 1e6
-    assert not schedule.due()
+    assert not schedule.due(0)
     assert str(schedule).startswith("checkpoints after each epoch;")
 
 
@@ -54,7 +111,7 @@ def test_auto_takes_checkpoints_in_a_hundredth_of_the_time():
     """
     clock = Clock()
     schedule = CheckpointSchedule("auto", [], clock)
-    assert schedule.due()
+    assert schedule.due(0)
     taken(schedule, clock, 0.5)
     clock.now += 20.0
     with schedule.prolonged():
@@ -62,7 +119,7 @@ def test_auto_takes_checkpoints_in_a_hundredth_of_the_time():
     due = []
     for passed in (99.0, 1.0):
         clock.now += passed
-        due.append(schedule.due())
+        due.append(schedule.due(0))
     assert due == [False, True]
     assert schedule.to_json() == {"every_s": "auto", "num": 1, "stall_s": 1.0, "num_preempted": 0, "optimum_s": None}
     assert str(schedule).startswith(
@@ -78,7 +135,7 @@ def test_auto_leaves_time_for_the_ends_of_epochs():
     for _epoch in range(100):
         for _step in range(50):
             clock.now += 0.5
-            if schedule.due():
+            if schedule.due(0):
                 taken(schedule, clock, 0.2)
                 within += 1
         taken(schedule, clock, 0.2)
