@@ -17,8 +17,8 @@ AUTO_SHARE = 0.01
 class CheckpointSchedule:
     """Decides when the next checkpoint is due, and measures the stalls.
 
-    An interval `every_s` of 0 takes checkpoints at the ends of epochs only, ``auto`` as often as `AUTO_SHARE` allows. Any
-    other is the longest one: checkpoints divide the time to the end of the epoch, at which one is taken anyway, into
+    An interval `every_s` of 0 takes checkpoints at the ends of epochs only, ``auto`` as often as `AUTO_SHARE` allows.
+    Another is the longest one: checkpoints divide the time to the end of the epoch, at which one is taken anyway, into
     equal parts. `preempted_after_s` are the lifetimes of the earlier attempts that were preempted.
     """
 
@@ -33,8 +33,9 @@ class CheckpointSchedule:
         self._is_cut_off = bool(preempted_after_s)
         self._clock = clock
         self._begun = self._last = clock()
-        self._first_step: float | None = None
-        self._num_steps = 0
+        self._num_left, self._last_step = 0, self._begun
+        self._num_steps, self._steps_s = 0, 0.0
+        self._validation_s = 0.0
         self._stalls_s: list[float] = []
 
     def due(self, num_left: int) -> bool:
@@ -44,11 +45,11 @@ class CheckpointSchedule:
         if isinstance(self._every_s, str):
             all_s = sum(self._stalls_s)  # those at the ends of epochs, which come unasked, too
             return passed_s >= self.stall_s / AUTO_SHARE and now - self._begun >= all_s / AUTO_SHARE
-        if self._first_step is None:
-            self._first_step = now
-        else:
+        if num_left == self._num_left - 1:
             self._num_steps += 1
-        left_s = num_left * (now - self._first_step) / max(1, self._num_steps)
+            self._steps_s += now - self._last_step
+        self._num_left, self._last_step = num_left, now
+        left_s = num_left * self._steps_s / max(1, self._num_steps) + self._validation_s
         num_parts = math.ceil((passed_s + left_s) / self._every_s) if self._every_s else 1
         return passed_s >= self._every_s > 0 or (num_parts > 1 and passed_s * num_parts >= passed_s + left_s)
 
@@ -56,6 +57,8 @@ class CheckpointSchedule:
     def taking(self) -> Iterator[None]:
         """Measure the stall of a checkpoint; the time to the next one counts from its end."""
         started = self._clock()
+        if self._num_left == 0:
+            self._validation_s = started - self._last_step
         yield
         self._last = self._clock()
         self._stalls_s.append(self._last - started)

@@ -72,9 +72,9 @@ def test_the_time_of_a_validation_belongs_to_its_epoch():
     """From the second epoch on, checkpoints divide an epoch with its validation, of which the first has none yet."""
     clock = Clock()
     schedule = CheckpointSchedule(60.0, [], clock)
-    first, *_, last = intervals(schedule, clock, num_epochs=50, num_steps=50, step_s=1.0, validation_s=12.0)
+    first, *_, last = intervals(schedule, clock, num_epochs=3, num_steps=50, step_s=1.0, validation_s=12.0)
     assert first == [62.0]
-    assert last == pytest.approx([31.0, 31.0], abs=4.0)
+    assert last == [31.0, 31.0]
 
 
 @pytest.mark.parametrize("every_s", [7.0, 60.0, 1000.0])
