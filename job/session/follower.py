@@ -45,8 +45,8 @@ def follow(context: SessionContext) -> None:
 
         weights = next(iter(_write(shared.weights, here.folder / "start")), None)
         (here.folder / "run").mkdir()
-        plan = replace(shared.plan, data_yaml=data.yaml, pixels=data.pixels, weights=weights, group=group)
-        training = Training(replace(plan, folder=here.folder / "run"))
+        plan = replace(shared.plan, data_yaml=data.yaml, pixels=data.pixels, shapes=data.shapes)
+        training = Training(replace(plan, folder=here.folder / "run", weights=weights, group=group))
         files, reopen = group.broadcast((Files(), False))  # of the checkpoint to resume from, if there is one
         _write(files, here.folder / "restored")
         if files:

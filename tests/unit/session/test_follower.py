@@ -35,10 +35,13 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
         weights: Path | None
         group: object
         pixels: str | None
+        shapes: str
 
     class Training:
         def __init__(self, plan):
-            calls.append((plan.data_yaml, plan.pixels, plan.folder, plan.weights.read_bytes(), plan.group is group))
+            calls.append(
+                (plan.data_yaml, plan.pixels, plan.shapes, plan.folder, plan.weights.read_bytes(), plan.group is group)
+            )
 
         def restore(self, folder, *, reopen):
             calls.append(({path.name: path.read_bytes() for path in folder.iterdir()}, reopen))
@@ -48,7 +51,9 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
 
     calls = []
     dataset = PinnedDataset(name="wild", digest="d" * 64, set_aside=[])
-    sent = iter([SharedPlan(Plan("theirs", None, None, None, None), dataset, {"a.pt": b"weights"}), (files, True)])
+    sent = iter(
+        [SharedPlan(Plan("theirs", None, None, None, None, "none"), dataset, {"a.pt": b"weights"}), (files, True)]
+    )
     group = SimpleNamespace(
         rank=1,
         subject="process 2 of 2",
@@ -60,7 +65,9 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
         folder=tmp_path,
         isolate_training=lambda: None,
         prepare_data=lambda name, pinned, _subject: (
-            SimpleNamespace(yaml=f"{name} here", pixels="pixels here") if pinned is dataset else None
+            SimpleNamespace(yaml=f"{name} here", pixels="pixels here", shapes="shapes here")
+            if pinned is dataset
+            else None
         ),
         preemption=SimpleNamespace(deferred=nullcontext),
         watchdog=SimpleNamespace(watching=lambda _subject: nullcontext()),
@@ -68,7 +75,7 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
     monkeypatch.setitem(sys.modules, "job.training.loop", SimpleNamespace(Training=Training))
     follow(SimpleNamespace(group=group, in_folder=lambda _owner: nullcontext(here)))
     assert calls == [
-        ("wild here", "pixels here", tmp_path / "run", b"weights", True),
+        ("wild here", "pixels here", "shapes here", tmp_path / "run", b"weights", True),
         *([(files, True)] if files else []),
         FollowerCallbacks,
     ]

@@ -49,7 +49,7 @@ def test_a_run_keeps_on_any_machine_what_decides_its_bits(
     context = SimpleNamespace(request=request, folder=tmp_path, group=ProcessGroup(), isolate_training=lambda: None)
     record = recorded().record if exists else None
     point = InitialWeights("scratch", None, "yolo11n.yaml")
-    plan = startup.set_up(context, SimpleNamespace(yaml=tmp_path, pixels=None), point, None, record=record)
+    plan = startup.set_up(context, SimpleNamespace(yaml=tmp_path, pixels=None, shapes={}), point, None, record=record)
     assert (plan.num_threads, plan.train["max_det"], plan.resumed) == (num_threads, max_det, exists)
     assert plan.mosaic_stride == mosaic_stride
 
