@@ -271,7 +271,7 @@ def _empty_images(num: int, num_channels: int, px: int) -> torch.Tensor:
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # noqa: SLF001 -- no public way without a copy
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _evict(cache: dict[int, Value], most: int, size: Callable[[Value], int]) -> None:

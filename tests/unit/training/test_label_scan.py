@@ -5,12 +5,8 @@ import random
 import numpy as np
 import pytest
 import yaml
-from ultralytics.data import dataset, utils
-from ultralytics.data.build import build_yolo_dataset
-from ultralytics.utils import DEFAULT_CFG
 
 from job.datasets.check import check_dataset
-from job.training.label_scan import known_shapes, read_boxes
 from tests.support.tiny_dataset import make_tiny_dataset
 
 BOX = "1 0.25 0.5 0.125 0.0625\n"
@@ -46,13 +42,17 @@ LABELS = {
 
 
 @pytest.fixture
-def image(tmp_path):
+def image(confined, tmp_path):
     """An image whose label is to be written."""
     return make_tiny_dataset(tmp_path / "data") / "images/train/001.jpg"
 
 
 def both_scans(image, content, *, has_keypoints=False, single=False, keypoints=(0, 0)):
     """Return what Ultralytics finds in a label, and what is found where the image is known."""
+    from ultralytics.data import dataset, utils  # noqa: PLC0415 -- Ultralytics is confined first
+
+    from job.training.label_scan import known_shapes  # noqa: PLC0415 -- imports Ultralytics
+
     label = image.parents[2] / "labels/train/001.txt"
     label.unlink()
     if content is not None:
@@ -99,8 +99,14 @@ def test_numbers_are_rounded_as_ultralytics_rounds_them(image):
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_a_dataset_has_the_labels_of_ultralytics_and_opens_no_image(tmp_path, monkeypatch, augment):
+def test_a_dataset_has_the_labels_of_ultralytics_and_opens_no_image(confined, tmp_path, monkeypatch, augment):
     """A split whose images are known has the labels of the stock scan, and the same cache of them is read later."""
+    from ultralytics.data import utils  # noqa: PLC0415 -- Ultralytics is confined first
+    from ultralytics.data.build import build_yolo_dataset  # noqa: PLC0415 -- as above
+    from ultralytics.utils import DEFAULT_CFG  # noqa: PLC0415 -- as above
+
+    from job.training.label_scan import known_shapes  # noqa: PLC0415 -- imports Ultralytics
+
     folder = make_tiny_dataset(tmp_path / "data")
     (folder / "labels/train/002.txt").write_text("")
     (folder / "labels/train/003.txt").unlink()
@@ -130,7 +136,9 @@ def test_a_dataset_has_the_labels_of_ultralytics_and_opens_no_image(tmp_path, mo
 
 
 @pytest.mark.parametrize("content", ["0 0.5 0.5 0.1 0.1\n", ""])
-def test_plain_boxes_are_read_here(tmp_path, content):
+def test_plain_boxes_are_read_here(confined, tmp_path, content):
     """Boxes, and labels without any, are those that are not left to Ultralytics."""
+    from job.training.label_scan import read_boxes  # noqa: PLC0415 -- imports Ultralytics
+
     (tmp_path / "a.txt").write_text(content)
     assert read_boxes(str(tmp_path / "a.txt"), 1).shape == (content.count("\n"), 5)
