@@ -1,4 +1,4 @@
-"""Locks of dataset versions: each path with size, checksums and the key of its bytes.
+"""Locks of dataset versions: each path with size, checksums and the place of its bytes: a key, or a range of a shard.
 
 Guarantees that a version never changes: its lock is written last and once, and bytes that come later under a taken path
 get another key. Two versions with the same digest have the same files. A dataset without a lock is every file below its
@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from job.errors import DataError
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
+from job.storage.shards import PackedFile
 from job.text import counted, dataset_and_version, shortened, validation_problems
 
-SCHEMA = 2
+SCHEMA, SCHEMA_WITHOUT_SHARDS = 3, 2
+"""A lock without shards is written as earlier versions of the job do, which read it."""
 
 LOCK = "dataset.lock.json"
 """The lock of version 1 of a dataset that an earlier version of the job pushed, or that was copied without it."""
@@ -32,13 +34,18 @@ BEGUN = re.compile(r"versions/[0-9a-f]{4,}\.begun")
 DELETED = re.compile(r"versions/([0-9]{4,})\.deleted")
 """Marks a version that is gone, or about to be, whose lock is deleted last; its number does not come back."""
 
+SHARDS = "shards/"
+"""Folder of the shards below a dataset's prefix."""
+
+SHARD = re.compile(rf"{SHARDS}[0-9a-f]{{64}}")
+
 INTERNAL = re.compile(
-    rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|{DELETED.pattern}|objects/[0-9a-f]{{64}}|shards/[0-9a-f]{{64}}"
+    rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|{DELETED.pattern}|objects/[0-9a-f]{{64}}|{SHARD.pattern}"
 )
 """Keys among a dataset's files that belong to the job."""
 
 LOCK_BYTES = 1_000_000_000
-"""Limit of a lock: more than three million pictures with their labels, and about 7 GB of memory to read it."""
+"""Limit of a lock: more than two million pictures with their labels, and about 7 GB of memory to read it."""
 
 NUM_SHOWN = 5
 
@@ -64,12 +71,14 @@ class LockedFile(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    size: int
+    size: int = Field(ge=0)
     sha256: str | None = None
     """Absent in schema 1."""
     crc32c: str
     at: str | None = None
-    """Key of the bytes below the dataset's prefix, where it is not the file's path: an object, or another path."""
+    """Key of the bytes below the dataset's prefix, if it is not the file's path: an object, another path, a shard."""
+    offset: int | None = Field(None, ge=0)
+    """Where the bytes begin in their shard."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,9 +88,29 @@ class LockedFile(BaseModel):
 
     @model_validator(mode="after")
     def _require_known_key(self) -> Self:
-        if self.at not in {None, f"objects/{self.sha256}"} and (not is_key(self.at) or INTERNAL.fullmatch(self.at)):
-            raise ValueError(f"its bytes are in {self.at}, which this version of the job does not read")
+        at = self.at
+        if self.offset is not None:
+            is_read = at is not None and SHARD.fullmatch(at) is not None
+        else:
+            is_read = at in {None, f"objects/{self.sha256}"} or (is_key(at) and not INTERNAL.fullmatch(at))
+        if not is_read:
+            raise ValueError(f"its bytes are in {at or 'no shard'}, which this version of the job does not read")
         return self
+
+    @classmethod
+    def of(cls, stored: StoredObject, path: str, sha256: str | None, prefix: str) -> Self:
+        """Describe the file of a path whose bytes are in an object below a prefix."""
+        key, offset = stored.key.removeprefix(prefix), stored.offset if isinstance(stored, PackedFile) else None
+        at = None if key == path else key
+        return cls(size=stored.size_bytes, sha256=sha256, crc32c=str(stored.crc32c), at=at, offset=offset)
+
+    def stored(self, path: str, prefix: str) -> StoredObject:
+        """Return the object below a prefix that has the bytes of the file of a path; it is not looked up."""
+        key = prefix + (self.at or path)
+        if self.offset is None:
+            return StoredObject(key, self.size, "", self.crc32c)
+        shard = StoredObject(key, self.offset + self.size, "")
+        return PackedFile(key, self.size, "", self.crc32c, offset=self.offset, shard=shard)
 
 
 class DatasetLock(BaseModel):
@@ -97,12 +126,10 @@ class DatasetLock(BaseModel):
     @classmethod
     def make(cls, number: int, files: Mapping[str, StoredObject], sha256: Mapping[str, str], prefix: str) -> Self:
         """Lock a version: objects below a prefix and, as far as known, SHA-256, each by path."""
-        locked = {}
-        for path, stored in sorted(files.items()):
-            key, crc32c = stored.key.removeprefix(prefix), str(stored.crc32c)
-            at = None if key == path else key
-            locked[path] = LockedFile(size=stored.size_bytes, sha256=sha256.get(path), crc32c=crc32c, at=at)
-        return cls(schema=SCHEMA, version=number, digest=dataset_digest(files), files=locked)
+        locked = {path: LockedFile.of(stored, path, sha256.get(path), prefix) for path, stored in sorted(files.items())}
+        has_shards = any(file.offset is not None for file in locked.values())
+        schema = SCHEMA if has_shards else SCHEMA_WITHOUT_SHARDS
+        return cls(schema=schema, version=number, digest=dataset_digest(files), files=locked)
 
     @classmethod
     def parse(cls, data: bytes, subject: str) -> Self:
@@ -222,10 +249,11 @@ def read_locked_version(store: Store, reference: str, digests: Sequence[str] = (
 
 
 def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
-    """Return, by path, the keys of a version's files that differ from their paths."""
+    """Return, by path, the keys of a version's files that differ from their paths, without files in shards."""
     version = list_dataset(store, name, "versions/").find([digest])
     pinned = version.pinned if version else {}
-    return {path: file.key for path, file in pinned.items() if file.key != f"datasets/{name}/{path}"}
+    alone = {path: file.key for path, file in pinned.items() if not isinstance(file, PackedFile)}
+    return {path: key for path, key in alone.items() if key != f"datasets/{name}/{path}"}
 
 
 def lock_key(store: Store, name: str, digest: str) -> str | None:
@@ -307,17 +335,23 @@ class DatasetListing:
         versions = map(self.read, self.numbers)
         return next((version for version in versions if version.digests.intersection(digests)), None)
 
+    def listed(self, stored: StoredObject) -> StoredObject | None:
+        """Return the object of a file as the store lists it; None if it differs, or a shard ends before the file."""
+        there = self.there.get(stored.key)
+        if not isinstance(stored, PackedFile):
+            return there if same_bytes(stored, there) else None
+        if there is None or there.size_bytes < stored.offset + stored.size_bytes:
+            return None
+        return replace(stored, version=there.version, shard=there)
+
     def verified(self, version: DatasetVersion) -> DatasetVersion:
         """Return a version with its objects as the store lists them; raises `DataError` if some differ."""
         problems, found = [], dict(version.pinned)
         for path, stored in version.files.items():
-            there = self.there.get(stored.key)
-            if there is None:
-                problems.append(f"{path}: missing")
-            elif same_bytes(there, stored):
-                found[path] = there
+            if listed := self.listed(stored):
+                found[path] = listed
             else:
-                problems.append(f"{path}: changed")
+                problems.append(f"{path}: {'changed' if stored.key in self.there else 'missing'}")
         if problems:
             raise DataError(
                 f"dataset {self.name}: differs from its {self.lock_name(version.number)} in "
@@ -331,10 +365,7 @@ class DatasetListing:
         name = self.lock_name(number)
         data = self.store.read(self.prefix + name, LOCK_BYTES)
         lock = DatasetLock.parse(data, f"dataset {self.name}: {name}")
-        pinned = {
-            path: StoredObject(self.prefix + (file.at or path), file.size, "", file.crc32c)
-            for path, file in lock.files.items()
-        }
+        pinned = {path: file.stored(path, self.prefix) for path, file in lock.files.items()}
         sha256 = {path: file.sha256 for path, file in lock.files.items() if file.sha256 is not None}
         return DatasetVersion(number, pinned, sha256)
 

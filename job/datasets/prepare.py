@@ -27,8 +27,9 @@ from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
-from job.storage.object_store import Store
+from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
+from job.storage.shards import PackedFile
 from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import counted, dataset_and_version, nearest, shortened
@@ -276,15 +277,22 @@ def _pull(
     on_fetched: Callable[[str], None] = lambda _name: None,
 ) -> TransferResult:
     wanted = {name: stored for name, stored in version.files.items() if name not in leave_out}
-    files = {name: wanted[name] for name in sorted(wanted, key=lambda name: not is_data_yaml(name))}  # that comes first
+    files = {name: wanted[name] for name in sorted(wanted, key=lambda name: _place(name, wanted[name]))}
     size = sum(stored.size_bytes for stored in files.values())
+    shards = {stored.shard for stored in files.values() if isinstance(stored, PackedFile)}
+    needed = size + sum(shard.size_bytes for shard in shards)
     with translated_errors(folder):
-        require_space(folder, size, SPARE_BYTES, partial(make_room, folder.parent.with_name(PIXELS)))
+        require_space(folder, needed, SPARE_BYTES, partial(make_room, folder.parent.with_name(PIXELS)))
         with Progress(f"pulling {folder.name}", size, "B") as progress:
             return pull(
                 *(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude),
                 on_fetched=on_fetched,
             )
+
+
+def _place(name: str, stored: StoredObject) -> int:
+    """Return the place of a file in a pull: the data file first, by which others are checked, then the large shards."""
+    return 0 if is_data_yaml(name) else 1 if isinstance(stored, PackedFile) else 2
 
 
 def _require_none(folder: Path, others: Collection[str]) -> None:

@@ -1,8 +1,8 @@
 """Push of a folder as a version of a dataset, checked as before training.
 
 Guarantees that an interrupted push resumes, that a version appears with its lock, which is written last, that no object
-is replaced (bytes under a taken path go to ``objects/<sha256>``), and that of pushes at the same time each becomes a
-version. Knows nothing of runs.
+is replaced (bytes under a taken path go to ``objects/<sha256>``, many labels to shards), and that of pushes at the same
+time each becomes a version. Knows nothing of runs.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import socket
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,12 +33,14 @@ from job.datasets.lockfile import (
     version_lock,
 )
 from job.datasets.scan import SCAN_CACHE
+from job.datasets.upload import Upload
 from job.errors import DataError, MachineError, PreconditionError
-from job.log import Progress, one_line
+from job.log import one_line
 from job.storage.checksums import ChecksumIndex, sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.storage.paths import is_folder
+from job.storage.shards import PackedFile
 from job.storage.transfer import PUSHED
 from job.text import counted
 
@@ -122,7 +123,7 @@ class Push:
         """Whether the newest version has these files, all its objects are there, and nothing was cut off."""
         is_cut_off = bool(self.listing.begun or self.listing.locked & self.listing.deleted)
         is_newest = self.current.number > 0 and self.files == self.current.files and not is_cut_off
-        return is_newest and all(same_bytes(file, self.listing.there.get(file.key)) for file in self.files.values())
+        return is_newest and all(map(self.listing.listed, self.files.values()))
 
     def send(self) -> PushResult:
         """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
@@ -224,38 +225,14 @@ def _plan(push: Push, listing: DatasetListing) -> Push:
 def _send_version(push: Push) -> PushResult:
     """Store what is missing of the planned version; raises `PreconditionError` if another push was first."""
     store, prefix, number = push.listing.store, push.listing.prefix, push.current.number
-    missing = {
-        stored.key: path
-        for path, stored in push.files.items()
-        if not same_bytes(stored, push.listing.there.get(stored.key))
-    }
-    _send(push, missing)
+    upload = Upload(push.listing, push.files, push.paths, push.current.files)
+    upload.send()
+    push = replace(push, files=upload.files)
     if not number or push.files != push.current.files:
         number = max(number, push.listing.last_number) + 1
         lock = DatasetLock.make(number, push.files, push.sha256, prefix)
         store.put(prefix + version_lock(number), lock.to_json())
-    sent = sum(push.files[path].size_bytes for path in missing.values())
-    return PushResult(number, len(push.files), len(missing), sent, push.changes)
-
-
-def _send(push: Push, missing: dict[str, str]) -> None:
-    done, lock = 0, threading.Lock()
-    total = sum(push.files[path].size_bytes for path in missing.values())
-    with Progress(f"pushing {push.listing.name}", total, "B") as progress:
-
-        def on_done(stored: StoredObject) -> None:
-            nonlocal done
-            path = missing[stored.key]
-            if not same_bytes(stored, push.files[path]):
-                raise DataError(f"{push.paths[path]}: was changed while it was pushed; push again")
-            with lock:
-                done += stored.size_bytes
-                progress.to(done)
-
-        for key in missing:  # differs: written by an interrupted push, and in no lock
-            if key in push.listing.there:
-                push.listing.store.delete(key)
-        push.listing.store.put_many([(push.paths[path], key) for key, path in missing.items()], on_done)
+    return PushResult(number, len(push.files), upload.num_sent, upload.bytes_sent, push.changes)
 
 
 def _require_sound(own: OwnFiles, folder: Path, report: DatasetReport, *, force: bool) -> None:
@@ -286,13 +263,21 @@ def _assign_keys(
                 raise DataError(f"{path}: was changed while it was pushed; push again")
             digest = (current.sha256.get(name) if unchanged else None) or push.sha256.get(name) or sha256_of(path)
             sha256[name] = digest
-            keys = [known.key] if known is not None and unchanged else []
-            keys += [file.key] if file.key in listing.there else []
-            keys += [by_digest[digest].key] if digest in by_digest else []
-            free = (key for key in [*keys, file.key] if same_bytes(file, listing.there.get(key, file)))
-            files[name] = replace(file, key=next(free, f"{listing.prefix}objects/{digest}"))
+            places = [known] if known is not None and unchanged else []
+            places += [file] if file.key in listing.there else []
+            places += [by_digest[digest]] if digest in by_digest else []
+            found = (_placed(file, place, listing) for place in [*places, file])
+            other = replace(file, key=f"{listing.prefix}objects/{digest}")
+            files[name] = next(filter(None, found), other)
     except OSError as error:
         raise MachineError(f"{error.filename}: cannot be read, {error.strerror}; correct its mode") from error
     finally:
         index.save()
     return files, sha256
+
+
+def _placed(file: StoredObject, place: StoredObject, listing: DatasetListing) -> StoredObject | None:
+    """Return a file in the place of one that has its bytes; None if it can neither be found there nor stored."""
+    if isinstance(place, PackedFile):
+        return place if same_bytes(file, place) and listing.listed(place) else None
+    return replace(file, key=place.key) if same_bytes(file, listing.there.get(place.key, file)) else None

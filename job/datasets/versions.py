@@ -119,7 +119,7 @@ def list_versions(store: Store, name: str) -> list[VersionSummary]:
     listing = list_dataset(store, name)
     versions = [listing.read(number) for number in reversed(listing.numbers)]
     versions = versions or ([] if listing.is_incomplete else [listing.newest])
-    return [_summary(name, versions, position) for position in range(len(versions))]
+    return [_summary(listing, versions, position) for position in range(len(versions))]
 
 
 def plan_deletion(store: Store, reference: str) -> Deletion:
@@ -141,16 +141,16 @@ def plan_deletion(store: Store, reference: str) -> Deletion:
     return Deletion(listing, tuple(sorted(chosen)), frozenset().union(*digests))
 
 
-def _summary(name: str, versions: list[DatasetVersion], position: int) -> VersionSummary:
+def _summary(listing: DatasetListing, versions: list[DatasetVersion], position: int) -> VersionSummary:
     version = versions[position]
     others = {stored.key for other in versions if other is not version for stored in other.files.values()}
-    own = {stored.key: stored.size_bytes for stored in version.files.values() if stored.key not in others}
+    own = {stored.key for stored in version.files.values()} - others
     return VersionSummary(
-        name=name,
+        name=listing.name,
         number=version.number or 1,
         num_files=len(version.files),
         size_bytes=sum(stored.size_bytes for stored in version.files.values()),
-        own_bytes=sum(own.values()),
+        own_bytes=sum(listing.there[key].size_bytes for key in own & listing.there.keys()),
         changes=count_changes(versions[position - 1].files, version.files) if position else "",
         digests=frozenset(version.digests),
     )

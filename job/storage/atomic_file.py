@@ -22,7 +22,7 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
     Raises `MachineError` if it cannot be written (no permission, a full disk), and any error of `chunks`.
     """
     # Paths as text, because thousands of files are written in a row.
-    part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")  # noqa: PTH118, PTH120 -- fast
+    part = os.path.join(os.path.dirname(target), partial_name())  # noqa: PTH118, PTH120 -- fast
     try:
         descriptor = _create(part)
         try:
@@ -39,6 +39,11 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
                 f"{target}: cannot be written, {error.strerror}; free some space, or choose another folder"
             ) from error
         raise
+
+
+def partial_name() -> str:
+    """Return a new name for a partial file."""
+    return f".{secrets.token_hex(8)}.part"
 
 
 def partial_files(folder: Path) -> list[Path]:

@@ -3,7 +3,8 @@
 Guarantees that after a pull every listed object is in the folder with the bytes of its checksum, that an interrupted
 transfer resumes, and that no name leads out of the folder. Of other files, a pull removes those that an earlier pull
 fetched and that are unchanged. A file that no pull fetched is not replaced; one that was edited after a pull is moved
-to a folder beside. Knows nothing of YOLO.
+to a folder beside. A shard is fetched once for all its files, each of which is verified by itself. Knows nothing of
+YOLO.
 """
 
 import contextlib
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.errors import MachineError, StoreError, UsageError
-from job.storage.atomic_file import partial_files
+from job.storage.atomic_file import partial_files, partial_name, write_atomically
 from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular, sync_folder
+from job.storage.shards import PackedFile, read_packed
 from job.storage.workdir import translated_errors
 from job.text import counted, shortened
 
@@ -69,7 +71,8 @@ def pull(
 
     Args:
         store: Has the objects.
-        objects: From ``store.list(prefix, checksums=True)``, by their names in the folder; several may share one.
+        objects: From ``store.list(prefix, checksums=True)``, by their names in the folder; several may share one, and
+            files may be packed in one.
         folder: Made if it does not exist.
         on_progress: Called from any thread, one call at a time.
         before_change: Called once, before the first file is added, replaced or removed; may raise.
@@ -89,23 +92,21 @@ def pull(
         len(objects) - len(missing), sum(stored.size_bytes for stored in objects.values()) - fetched
     )
     on_progress(progress)
-    left = missing
+
+    def arrived(name: str) -> None:
+        nonlocal progress
+        stored = objects[name]
+        with translated_errors(folder):
+            index.add(name, file_version(paths[name].stat()), str(stored.crc32c))
+        with lock:
+            progress = TransferProgress(progress.num_objects + 1, progress.num_bytes + stored.size_bytes)
+            on_progress(progress)
+            on_fetched(name)
+
+    left = {name: objects[name] for name in missing}
     try:
         while left:
-            turn = {objects[name].key: name for name in left}  # one name for each object
-
-            def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
-                nonlocal progress
-                name = turn[stored.key]
-                with translated_errors(folder):
-                    index.add(name, file_version(paths[name].stat()), str(stored.crc32c))
-                with lock:
-                    progress = TransferProgress(progress.num_objects + 1, progress.num_bytes + stored.size_bytes)
-                    on_progress(progress)
-                    on_fetched(name)
-
-            store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
-            left = [name for name in left if turn[objects[name].key] != name]
+            left = _fetch(store, left, folder, paths, arrived)
     finally:
         index.save()
     return TransferResult(folder, tuple(objects.values()), len(missing), fetched)
@@ -130,6 +131,54 @@ def mark_replaceable(folder: Path, names: Iterable[str]) -> None:
         for name in names:
             index.read(name, folder / name)
     index.save()
+
+
+def _fetch(
+    store: Store,
+    files: Mapping[str, StoredObject],
+    folder: Path,
+    paths: Mapping[str, Path],
+    arrived: Callable[[str], None],
+) -> dict[str, StoredObject]:
+    """Fetch each object of files once, for one of them, or for all that are packed in it; return the files left."""
+    targets: dict[StoredObject, Path] = {}
+    alone: dict[StoredObject, str] = {}
+    packed: dict[StoredObject, dict[str, PackedFile]] = {}
+    left: dict[str, StoredObject] = {}
+    for name, stored in files.items():
+        if isinstance(stored, PackedFile):
+            targets.setdefault(stored.shard, folder / partial_name())
+            packed.setdefault(stored.shard, {})[name] = stored
+        elif stored in alone:
+            left[name] = stored
+        else:
+            targets[stored], alone[stored] = paths[name], name
+
+    def on_done(stored: StoredObject) -> None:
+        if stored in alone:
+            arrived(alone[stored])
+        else:
+            _unpack(targets[stored], packed[stored], paths, arrived, store.uri)
+
+    store.get_many(list(targets.items()), on_done)
+    return left
+
+
+def _unpack(
+    shard: Path,
+    files: Mapping[str, PackedFile],
+    paths: Mapping[str, Path],
+    arrived: Callable[[str], None],
+    uri: str,
+) -> None:
+    """Write the files of a fetched shard, and remove it."""
+    with contextlib.ExitStack() as held:
+        held.callback(shard.unlink, missing_ok=True)
+        with translated_errors(shard):
+            opened = held.enter_context(shard.open("rb"))
+        for name, file in files.items():
+            write_atomically(paths[name], read_packed(opened, file, name, uri))
+            arrived(name)
 
 
 def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:

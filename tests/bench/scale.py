@@ -29,6 +29,7 @@ from job.runs.resume import PreviousAttempts
 from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
 from job.storage.object_store import StoredObject
+from job.storage.shards import SHARD_BYTES, PackedFile
 from job.text import HOUR, percent, table
 from job.training.files import BEST, LAST, RESULTS, STATE
 from tests.bench.preemptions import MACHINE, Durations, Result, Simulation
@@ -37,9 +38,6 @@ NUM_MACHINES = (1, 2, 4, 8, 16, 32, 64)
 HOURS_BETWEEN = (3.0, 1.0, 0.5)
 NUM_ATTEMPTS = (10, 100, 1_000, 10_000)
 NUM_IMAGES = (10_000, 100_000, 1_000_000, 10_000_000)
-
-KINDS = (("images", "jpg"), ("labels", "txt"))
-"""Files of an image."""
 
 WORK_S = load_recipe("A", "full").expect["hours"].high * HOUR
 """The longest that recipe A is expected to take (`job/recipes/A.yaml`)."""
@@ -75,6 +73,7 @@ def main() -> None:
     parser.add_argument("--ready-s", type=float, default=60.0, help="from the start of the job to its first step")
     parser.add_argument("--upload-mb-s", type=float, default=100.0, help="megabytes a second into the bucket")
     parser.add_argument("--image-mb", type=float, default=5.0, help="megabytes of a picture")
+    parser.add_argument("--label-bytes", type=int, default=300, help="bytes of a label; 38 for each object")
     parser.add_argument("--runs", type=int, default=5, help="simulated runs for each line")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -89,7 +88,7 @@ def main() -> None:
     )
     print("\n".join(preemption_lines(durations, given.runs, given.seed)), end="\n\n")
     print("\n".join(request_lines()), end="\n\n")
-    print("\n".join(image_lines(given.image_mb)))
+    print("\n".join(image_lines(given.image_mb, given.label_bytes)))
 
 
 def preemption_lines(durations: Durations, num_runs: int, seed: int) -> Iterator[str]:
@@ -255,25 +254,31 @@ def bundle_bytes() -> int:
     return len(Bundle(records=copies).to_json()) - len(Bundle(records={}).to_json())
 
 
-def image_lines(image_mb: float) -> Iterator[str]:
-    """Yield a table of files, requests and bytes by the number of images."""
-    yield f"assumed: {image_mb:g} MB a picture; a job's disk has {BOOT_DISK_GB} GB"
+def image_lines(image_mb: float, label_bytes: int) -> Iterator[str]:
+    """Yield a table of requests and bytes by the number of images."""
+    yield f"assumed: {image_mb:g} MB a picture, {label_bytes} bytes a label; a job's disk has {BOOT_DISK_GB} GB"
     yield ""
     rows = [("images", "requests of a pull", "lock", "pictures")]
     for number in NUM_IMAGES:
-        num_files = 2 * number
-        num_requests = num_files + -(-num_files // PAGE) + 1  # the last one is for the lock
-        megabytes = lock_bytes() * num_files / 1e6
+        num_objects = number - (-number * label_bytes // SHARD_BYTES)  # the labels are in shards
+        num_requests = num_objects - (-num_objects // PAGE) + 1  # the last one is for the lock
+        megabytes = lock_bytes(label_bytes) * number / 1e6
         rows.append((f"{number:,}", f"{num_requests:,}", f"{megabytes:,.0f} MB", f"{number * image_mb / 1000:,.0f} GB"))
     yield from table(rows, right=range(len(rows[0])))
 
 
-def lock_bytes() -> float:
-    """Return the bytes of a lock for each file, an image or its label."""
-    names = [f"{kind}/train/{number:08}.{suffix}" for number in range(PAGE) for kind, suffix in KINDS]
-    files = {name: StoredObject(f"datasets/wildlife/{name}", 5_000_000, "", "AAAAAA==") for name in names}
-    lock = DatasetLock.make(1, files, dict.fromkeys(names, "0" * 64), "datasets/wildlife/")
-    return len(lock.to_json()) / len(names)
+def lock_bytes(label_bytes: int) -> float:
+    """Return the bytes of a lock for each image with its label."""
+    prefix, shard = "datasets/wildlife/", StoredObject(f"datasets/wildlife/shards/{'0' * 64}", SHARD_BYTES, "")
+    files: dict[str, StoredObject] = {}
+    for number in range(PAGE):
+        name, offset = f"images/train/{number:08}.jpg", SHARD_BYTES // 2 + number * label_bytes
+        files[name] = StoredObject(f"{prefix}{name}", 5_000_000, "", "AAAAAA==")
+        files[f"labels/train/{number:08}.txt"] = PackedFile(
+            shard.key, label_bytes, "", "AAAAAA==", offset=offset, shard=shard
+        )
+    lock = DatasetLock.make(1, files, dict.fromkeys(files, "0" * 64), prefix)
+    return len(lock.to_json()) / PAGE
 
 
 if __name__ == "__main__":

@@ -311,7 +311,7 @@ def test_folders_called_as_ours_are_pushed(store, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda lock: lock | {"schema": 3},
+        lambda lock: lock | {"schema": 4},
         lambda lock: lock | {"files": {"a": {"size": 1, "crc32c": "x", "sha256": "0", "at": f"shards/{64 * '0'}"}}},
         lambda lock: lock | {"files": {"a": {"size": "1", "crc32c": "x"}}},
         lambda lock: lock | {"files": {"a": [1]}},

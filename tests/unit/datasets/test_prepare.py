@@ -13,6 +13,7 @@ import yaml
 
 from job.cli.app import main
 from job.datasets import prepare as prepare_module
+from job.datasets import upload
 from job.datasets.check import set_aside
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data, pull_dataset
@@ -101,6 +102,34 @@ def test_training_is_left_two_gigabytes_beside_the_data(store, folder, prepare, 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000_000))
     with pytest.raises(MachineError, match=r"the disk is too full, 2\.0 GB are needed and 1\.9 GB are free"):
         prepare()
+
+
+def test_a_shard_has_room_beside_its_files(store, folder, prepare, monkeypatch):
+    """Until the files of a shard are written, both take room on the disk: with a byte less, nothing is fetched."""
+    monkeypatch.setattr(upload, "LEAST_LABELS", 4)
+    push(store, folder)
+    shard_bytes = sum(stored.size_bytes for stored in store.list("datasets/wild/shards/"))
+    needed = sum(stored.size_bytes for stored in read_version(store, "wild").files.values()) + shard_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=prepare_module.SPARE_BYTES + needed - 1))
+    with pytest.raises(MachineError, match="the disk is too full"):
+        prepare()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=prepare_module.SPARE_BYTES + needed))
+    prepare()
+
+
+def test_the_data_file_is_fetched_first_and_then_the_shards(store, folder, prepare, monkeypatch):
+    """Files are checked by the data file, and labels come out of a shard while images arrive."""
+    monkeypatch.setattr(upload, "LEAST_LABELS", 4)
+    push(store, folder)
+    asked, get_many = [], store.get_many
+
+    def noted(objects, on_done):
+        asked.extend(stored.key.split("/")[2] for stored, _ in objects)
+        get_many(objects, on_done)
+
+    monkeypatch.setattr(store, "get_many", noted)
+    prepare()
+    assert asked == ["data.yaml", "shards", *["images"] * 12]
 
 
 def test_prepared_pixels_give_way_to_data_that_are_pulled(store, folder, prepare, tmp_path, monkeypatch):
@@ -272,6 +301,22 @@ def test_a_resumed_run_sets_the_same_files_aside(confined, store, folder, prepar
     other = {"digest": first.digest, "set_aside": [IMAGE, LABEL, "images/train/002.jpg", "labels/train/002.txt"]}
     fewer = prepare(other, quarantine=True)
     assert (len(fewer.set_aside), len(labels_read(fewer)) < num_rows) == (4, True)
+
+
+def test_a_packed_label_that_was_set_aside_comes_back(store, folder, prepare, tmp_path, monkeypatch):
+    """A pull after a quarantine writes the label that is missing out of its shard, and no other file."""
+    monkeypatch.setattr(upload, "LEAST_LABELS", 4)
+    (folder / LABEL).write_text("no label")
+    push(store, folder, force=True)
+    pulled = tmp_path / "work/datasets/wild"
+    assert prepare(quarantine=True).set_aside == (IMAGE, LABEL)
+    assert not (pulled / LABEL).exists()
+    before = {path: path.stat() for path in pulled.glob("*/*/*.*")}
+    assert pull_dataset(store, "wild", tmp_path / "work").num_transferred == 2
+    assert (pulled / LABEL).read_text() == "no label"
+    assert (pulled / IMAGE).read_bytes() == (folder / IMAGE).read_bytes()
+    assert {path: path.stat() for path in before} == before
+    assert prepare(quarantine=True).set_aside == (IMAGE, LABEL)
 
 
 def test_lists_that_were_struck_are_pulled_again(store, folder, prepare, tmp_path):

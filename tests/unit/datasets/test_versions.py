@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from job.cli.app import main
-from job.datasets import lockfile
-from job.datasets.lockfile import read_version
+from job.datasets import lockfile, upload
+from job.datasets.lockfile import moved_files, read_version
 from job.datasets.prepare import find_dataset
 from job.datasets.push import plan_push
 from job.datasets.versions import dataset_names, list_versions, plan_deletion
@@ -102,6 +102,73 @@ def test_a_deletion_frees_what_no_other_version_holds(store, tmp_path, number):
     assert gone
     again = make_tiny_dataset(tmp_path / "again", seed=1)
     assert plan_push(store, again, "wild").send().version == 4
+
+
+@pytest.fixture
+def packed(tmp_path, folder, monkeypatch):
+    """A bucket with three versions: all labels in one shard, then one corrected, then all in another shard."""
+    monkeypatch.setattr(upload, "LEAST_LABELS", 4)
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for text in (None, "0 0.5 0.5 0.2 0.2\n"):
+        (folder / LABEL).write_text(text or (folder / LABEL).read_text())
+        plan_push(store, folder, "wild").send()
+    for number, path in enumerate(sorted(folder.glob("labels/*/*.txt"))):
+        path.write_text(f"0 0.5 0.5 0.{number + 1} 0.3\n")
+    plan_push(store, folder, "wild").send()
+    return store
+
+
+def shard_bytes(store):
+    """Return the size of each shard, by key."""
+    return {stored.key: stored.size_bytes for stored in store.list("datasets/wild/shards/")}
+
+
+def test_a_shard_stays_while_a_version_holds_a_file_in_it(packed, tmp_path):
+    """A shard that two versions share is freed with the second of them; the third keeps its own."""
+    others = {name: content(packed, name, tmp_path / "pulled") for name in ("wild@2", "wild@3")}
+    before = shard_bytes(packed)
+    first, third = read_version(packed, "wild@1").files[LABEL].key, read_version(packed, "wild@3").files[LABEL].key
+    assert before.keys() == {first, third}
+    assert plan_deletion(packed, "wild@1").carry_out() == (0, 0)
+    assert shard_bytes(packed) == before
+    for name, files in others.items():
+        assert content(packed, name, tmp_path / "pulled") == files
+    size_of_label = read_version(packed, "wild@2").files[LABEL].size_bytes
+    assert plan_deletion(packed, "wild@2").carry_out() == (2, before[first] + size_of_label)
+    assert shard_bytes(packed).keys() == {third}
+    assert content(packed, "wild@3", tmp_path / "pulled") == others["wild@3"]
+
+
+def test_a_list_counts_a_shard_once_and_whole(packed):
+    """Bytes that a version alone holds are those of its shard, which a deletion frees, however many labels use it."""
+    sizes = shard_bytes(packed)
+    third = read_version(packed, "wild@3").files[LABEL].key
+    label = read_version(packed, "wild@2").files[LABEL].size_bytes
+    assert [version.own_bytes for version in list_versions(packed, "wild")] == [0, label, sizes[third]]
+    plan_deletion(packed, "wild@1").carry_out()
+    freed = list_versions(packed, "wild")[0].own_bytes
+    assert plan_deletion(packed, "wild@2").carry_out()[1] == freed == label + sum(sizes.values()) - sizes[third]
+
+
+def test_a_deletion_frees_the_shard_of_a_push_that_was_cut(packed):
+    """A shard that no lock names goes with the next deletion."""
+    left = f"datasets/wild/shards/{'0' * 64}"
+    packed.put(left, b"half")
+    assert plan_deletion(packed, "wild@1").carry_out() == (1, 4)
+    assert left not in shard_bytes(packed)
+    plan_deletion(packed, "wild").carry_out()
+    assert shard_bytes(packed) == {}
+
+
+def test_files_in_shards_have_no_key_of_their_own(packed, folder):
+    """Readers of single files are led to pictures that lie elsewhere, and never to the bytes of many labels."""
+    image = "images/train/001.jpg"
+    shutil.copy(make_tiny_dataset(folder.with_name("other"), seed=1) / image, folder / image)
+    plan_push(packed, folder, "wild").send()
+    version = read_version(packed, "wild")
+    moved = moved_files(packed, "wild", version.digest)
+    assert moved == {image: version.files[image].key}
+    assert packed.read(moved[image]) == (folder / image).read_bytes()
 
 
 @pytest.mark.parametrize("reference", ["wild@1", "wild"])

@@ -1,0 +1,105 @@
+"""Upload of the files of a dataset's version: many small labels in shards, all else as objects of their own.
+
+Guarantees that bytes which are in the bucket are not sent again, those of an upload that was cut off included, and that
+a file which has changed since it was planned ends the upload. Writes no lock.
+"""
+
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from job.datasets.layout import is_image, label_of
+from job.datasets.lockfile import SHARDS, DatasetListing, same_bytes
+from job.errors import DataError
+from job.log import Progress
+from job.storage.base import open_source
+from job.storage.checksums import crc32c, encode_crc32c
+from job.storage.object_store import StoredObject
+from job.storage.shards import pack
+
+LABEL_BYTES = 64_000
+"""Limit of a label that is packed."""
+
+LEAST_LABELS = 256
+"""Fewer labels are sent as objects of their own."""
+
+
+class Upload:
+    """Upload of the missing files of a version, each planned as an object of its own.
+
+    Args:
+        listing: What the bucket has.
+        files: Object of each file, by path.
+        paths: Local path of each.
+        before: Files of the newest version; an object that they have lost is stored again as it was.
+    """
+
+    def __init__(
+        self,
+        listing: DatasetListing,
+        files: Mapping[str, StoredObject],
+        paths: Mapping[str, Path],
+        before: Mapping[str, StoredObject],
+    ) -> None:
+        self.files = dict(files)
+        self.num_sent = self.bytes_sent = self._num_done = 0
+        self._listing, self._paths = listing, paths
+        missing = [path for path, file in files.items() if listing.listed(file) is None]
+        self._labels = self._to_pack({path for path in missing if files[path] != before.get(path)})
+        self._alone = {files[path].key: path for path in missing if path not in self._labels}
+
+    def send(self) -> None:
+        """Store the files; then `files` has the objects that have their bytes.
+
+        Raises `DataError` if a file has changed, `PreconditionError` if another push was first.
+        """
+        num_bytes = sum(self.files[path].size_bytes for path in (*self._labels, *self._alone.values()))
+        with Progress(f"pushing {self._listing.name}", num_bytes, "B") as progress:
+            self._send_labels(progress)
+            self._send_alone(progress)
+
+    def _to_pack(self, paths: Collection[str]) -> set[str]:
+        """Return the small labels of images among the paths, if they are many."""
+        labels = {label for label in map(label_of, filter(is_image, self.files)) if label in paths}
+        small = {label for label in labels if self.files[label].size_bytes <= LABEL_BYTES}
+        return small if len(small) >= LEAST_LABELS else set()
+
+    def _send_labels(self, progress: Progress) -> None:
+        store = self._listing.store
+        for shard in pack(self._labels, self._read, self._listing.prefix + SHARDS):
+            if self._listing.listed(shard.stored) is None:
+                if shard.stored.key in self._listing.there:  # damaged: its name is the digest of its bytes
+                    store.delete(shard.stored.key)
+                store.put(shard.stored.key, shard.data)
+                self.num_sent, self.bytes_sent = self.num_sent + len(shard.files), self.bytes_sent + len(shard.data)
+            self.files |= shard.files
+            self._advance(progress, sum(file.size_bytes for file in shard.files.values()))
+
+    def _send_alone(self, progress: Progress) -> None:
+        store, lock = self._listing.store, threading.Lock()
+
+        def on_done(stored: StoredObject) -> None:
+            self._require_same(self._alone[stored.key], stored)
+            with lock:
+                self.num_sent, self.bytes_sent = self.num_sent + 1, self.bytes_sent + stored.size_bytes
+                self._advance(progress, stored.size_bytes)
+
+        for key in self._alone:  # differs: written by an interrupted push, and in no lock
+            if key in self._listing.there:
+                store.delete(key)
+        store.put_many([(self._paths[path], key) for key, path in self._alone.items()], on_done)
+
+    def _advance(self, progress: Progress, num_bytes: int) -> None:
+        self._num_done += num_bytes
+        progress.to(self._num_done)
+
+    def _read(self, path: str) -> bytes:
+        """Return the bytes of a file as it was planned."""
+        with open_source(self._paths[path]) as opened:
+            data = opened.read(self.files[path].size_bytes + 1)
+        self._require_same(path, StoredObject("", len(data), "", encode_crc32c(crc32c(data))))
+        return data
+
+    def _require_same(self, path: str, found: StoredObject) -> None:
+        if not same_bytes(found, self.files[path]):
+            raise DataError(f"{self._paths[path]}: was changed while it was pushed; push again")
