@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -160,7 +161,7 @@ class DatasetLock(BaseModel):
         return data
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatasetVersion:
     """One version of a dataset."""
 
@@ -173,8 +174,8 @@ class DatasetVersion:
     sha256: dict[str, str]
     """By path; absent for a file of schema 1."""
 
-    @property
-    def files(self) -> dict[str, StoredObject]:
+    @cached_property
+    def files(self) -> Mapping[str, StoredObject]:
         """The files of `pinned`, without the caches of Ultralytics that older locks list."""
         return {path: stored for path, stored in self.pinned.items() if is_dataset_file(path)}
 
@@ -183,10 +184,11 @@ class DatasetVersion:
         """Digest that a run records."""
         return dataset_digest(self.pinned if self.number else self.files)
 
-    @property
-    def digests(self) -> set[str]:
+    @cached_property
+    def digests(self) -> frozenset[str]:
         """Digests that runs may have recorded: with and without caches of Ultralytics."""
-        return {dataset_digest(self.files), dataset_digest(self.pinned)}
+        versions = [self.pinned] if len(self.files) == len(self.pinned) else [self.pinned, self.files]
+        return frozenset(map(dataset_digest, versions))
 
 
 def dataset_digest(files: Mapping[str, StoredObject]) -> str:

@@ -152,7 +152,7 @@ def _summary(listing: DatasetListing, versions: list[DatasetVersion], position: 
         size_bytes=sum(stored.size_bytes for stored in version.files.values()),
         own_bytes=sum(listing.there[key].size_bytes for key in own & listing.there.keys()),
         changes=count_changes(versions[position - 1].files, version.files) if position else "",
-        digests=frozenset(version.digests),
+        digests=version.digests,
     )
 
 
