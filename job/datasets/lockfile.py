@@ -46,7 +46,7 @@ INTERNAL = re.compile(
 """Keys among a dataset's files that belong to the job."""
 
 LOCK_BYTES = 1_000_000_000
-"""Limit of a lock: more than two million pictures with their labels, and about 7 GB of memory to read it."""
+"""Limit of a lock: more than two million pictures with their labels, and about 9 GB of memory to read it."""
 
 NUM_SHOWN = 5
 

@@ -8,7 +8,7 @@ import pytest
 from job.errors import CorruptObjectError
 from job.storage import shards
 from job.storage.atomic_file import partial_files
-from job.storage.checksums import CHUNK_BYTES
+from job.storage.checksums import CHUNK_BYTES, file_version
 from job.storage.shards import pack, read_packed
 from job.storage.transfer import PULLED, TransferProgress, is_pulled, pull
 from tests.support.noted_requests import note_fetches
@@ -103,11 +103,11 @@ def test_only_the_files_that_are_missing_are_written(store, content, target):
     pull(store, packed, target)
     missing, *others = sorted(content)
     (target / missing).unlink()
-    before = {name: (target / name).stat() for name in others}
+    before = {name: file_version((target / name).stat()) for name in others}
     assert pull(store, packed, target, on_fetched=arrived.append).num_transferred == 1
     assert arrived == [missing]
     assert found(target) == content
-    assert {name: (target / name).stat() for name in others} == before
+    assert {name: file_version((target / name).stat()) for name in others} == before
 
 
 def test_packed_and_other_files_come_together(store, content, target):
@@ -168,8 +168,12 @@ def test_a_shard_that_a_killed_pull_has_fetched_is_removed(store, content, targe
         lambda file: replace(file, offset=file.shard.size_bytes - 1),
         lambda file: replace(file, offset=10**30),
         lambda file: replace(file, size_bytes=10**30),
+        lambda file: replace(file, size_bytes=10**30, crc32c="AAAAAA=="),
     ],
-    ids=["checksum", "offset", "size", "past the end", "an offset beyond any file", "a size beyond any file"],
+    ids=[
+        *("checksum", "offset", "size", "past the end", "an offset beyond any file", "a size beyond any file"),
+        "a size beyond any file with the checksum of no bytes",
+    ],
 )
 def test_a_range_with_other_bytes_is_never_a_file(store, content, target, wrong):
     """A file whose range has not its bytes ends the pull and is absent; the next pull of the right ranges is whole."""
