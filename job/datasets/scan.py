@@ -23,6 +23,7 @@ from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
 from job.datasets.layout import Layout, is_image, label_of
 from job.storage.cache_file import CacheFile
+from job.training.cores import num_cores
 
 NUM_CHANNELS = 3
 """Channels that Ultralytics reads by default."""
@@ -72,7 +73,7 @@ class DatasetScan:
             else:
                 unread.append(path)
         try:
-            with _decoding_pool() as pool:
+            with _decoding_pool(num_cores()) as pool:
                 for path, scanned in zip(unread, pool.map(self._scan, unread), strict=True):
                     self._add(path, *scanned)
                     progress(len(self.findings), len(paths))
@@ -172,7 +173,7 @@ def scan_arriving(
             )
             pool.submit(scan.read_file, name)
 
-    with _decoding_pool() as pool:
+    with _decoding_pool(max(1, num_cores() - 1)) as pool:  # the pull needs one
         try:
             yield arrived
         finally:
@@ -182,7 +183,7 @@ def scan_arriving(
 
 
 @contextmanager
-def _decoding_pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads, since Pillow decodes and hashlib hashes without the interpreter's lock; decoders warn of nothing."""
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
+def _decoding_pool(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads, since OpenCV decodes and hashlib hashes without the interpreter's lock; decoders warn of nothing."""
+    with ThreadPoolExecutor(num_threads) as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
         yield pool
