@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from job.datasets import scan
 from job.datasets.dataset_statistics import DatasetStatistics
@@ -24,6 +25,9 @@ from job.text import counted
 
 REPORT_CACHE = ".report.sqlite"
 """Name of the cache in the folder of a dataset."""
+
+ROW_LENGTH = 10_000_000
+"""Characters of a row: a row has a limit, and a report has 400 for each picture."""
 
 _SCHEMA = f"1, {scan.SCHEMA}"
 """Reports cached under another schema are not used."""
@@ -66,7 +70,7 @@ class DatasetReport:
     digests: dict[str, str] = field(default_factory=dict)
     """Digests of `DatasetScan` of the images that can be decoded, by path."""
     shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Heights and widths of the images that can be decoded, upright, pixels, by path."""
+    """Heights and widths of the images that can be decoded, as Ultralytics takes them, pixels, by path."""
     sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Folders of images, or lists of them, by split."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -102,16 +106,21 @@ class ReportCache:
 
     def read(self) -> DatasetReport | None:
         """Return the report, if there is one."""
-        row = self._cache.read().get(self._state)
+        rows = self._cache.read()
+        text = "".join(rows[key] for key in sorted(rows) if key.startswith(f"{self._state} "))
         with suppress(ValidationError):
-            return _REPORT.validate_json(row) if row else None
+            return _REPORT.validate_json(text) if rows.get(self._state) == str(len(text)) else None
         return None
 
     def write(self, report: DatasetReport) -> None:
         """Replace the report."""
-        if self._state and not report.problems:
-            others = dict.fromkeys(self._cache.read())
-            self._cache.write({**others, self._state: _REPORT.dump_json(report).decode()})
+        if not self._state or report.problems:
+            return
+        with suppress(PydanticSerializationError):  # the name of a class is no text
+            text = _REPORT.dump_json(report).decode()
+            starts = range(0, len(text), ROW_LENGTH)
+            rows = {f"{self._state} {number:05}": text[start:][:ROW_LENGTH] for number, start in enumerate(starts)}
+            self._cache.write({**dict.fromkeys(self._cache.read()), self._state: str(len(text)), **rows})
 
 
 def _digest(folder: Path, rules: str) -> str:

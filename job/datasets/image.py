@@ -90,11 +90,8 @@ def check_image(data: bytes, name: str, num_channels: int = 3, *, known_hash: st
     else:
         with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
             found = _check_pixels(data, name, num_channels, reduced=is_jpeg and min(width, height) >= 8 * HASHED_PX)
-    if is_swapped:
-        height, width = width, height
-    elif turned and not found.problems:
-        height, width = cast("NDArray[Any]", decode(data, name, num_channels)).shape[:2]
-    return found if found.problems else replace(found, shape=(height, width))
+    is_decided = bool(found.problems) or (turned and not is_swapped)  # by the decoder
+    return found if is_decided else replace(found, shape=(width, height) if is_swapped else (height, width))
 
 
 def load_image(data: bytes) -> Image.Image:
@@ -218,4 +215,4 @@ def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -
     if pixels.dtype != np.uint8 or pixels.shape[2] != num_channels:
         message = f"has {pixels.shape[2]} channels of {pixels.dtype}, and training takes {num_channels} of uint8"
         return Findings.of("unreadable", f"{message}; convert it, or correct `channels` in data.yaml")
-    return Findings(hash=hash_of(pixels))
+    return Findings(hash=hash_of(pixels), shape=pixels.shape[:2])

@@ -99,7 +99,7 @@ class Findings:
     sizes: tuple[Annotated[float, Field(ge=0, le=2)], ...] = ()
     """Of a label's objects: the square root of a box's share of the image's area."""
     shape: tuple[Side, Side] | None = None
-    """Height and width of an image as training sees it, pixels."""
+    """Height and width of an image as Ultralytics takes them, pixels."""
     hash: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
     """Of an image's pixels; see `job.datasets.near_duplicates`."""
 

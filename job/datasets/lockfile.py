@@ -105,13 +105,21 @@ class LockedFile(BaseModel):
         at = None if key == path else key
         return cls(size=stored.size_bytes, sha256=sha256, crc32c=str(stored.crc32c), at=at, offset=offset)
 
-    def stored(self, path: str, prefix: str) -> StoredObject:
+    def stored(self, path: str, prefix: str, shards: Mapping[str, StoredObject]) -> StoredObject:
         """Return the object below a prefix that has the bytes of the file of a path; it is not looked up."""
         key = prefix + (self.at or path)
         if self.offset is None:
             return StoredObject(key, self.size, "", self.crc32c)
-        shard = StoredObject(key, self.offset + self.size, "")
-        return PackedFile(key, self.size, "", self.crc32c, offset=self.offset, shard=shard)
+        return PackedFile(key, self.size, "", self.crc32c, offset=self.offset, shard=shards[key])
+
+
+class LockedShard(BaseModel):
+    """Size and checksum of a shard."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    size: int = Field(ge=0)
+    crc32c: str
 
 
 class DatasetLock(BaseModel):
@@ -122,15 +130,32 @@ class DatasetLock(BaseModel):
     schema_version: int = Field(alias="schema")
     version: int = 1
     digest: str
+    shards: dict[str, LockedShard] | None = None
+    """By key below the dataset's prefix; absent if there are none."""
     files: dict[str, LockedFile]
+
+    @model_validator(mode="after")
+    def _require_shards(self) -> Self:
+        shards = self.shards or {}
+        for path, file in self.files.items():
+            if file.offset is None:
+                continue
+            shard = shards.get(str(file.at))
+            if shard is None or file.offset + file.size > shard.size:
+                raise ValueError(f"{path}: its bytes are beyond {file.at}, as far as the lock describes that")
+        return self
 
     @classmethod
     def make(cls, number: int, files: Mapping[str, StoredObject], sha256: Mapping[str, str], prefix: str) -> Self:
         """Lock a version: objects below a prefix and, as far as known, SHA-256, each by path."""
         locked = {path: LockedFile.of(stored, path, sha256.get(path), prefix) for path, stored in sorted(files.items())}
-        has_shards = any(file.offset is not None for file in locked.values())
-        schema = SCHEMA if has_shards else SCHEMA_WITHOUT_SHARDS
-        return cls(schema=schema, version=number, digest=dataset_digest(files), files=locked)
+        shards = {
+            file.shard.key.removeprefix(prefix): LockedShard(size=file.shard.size_bytes, crc32c=str(file.shard.crc32c))
+            for file in files.values()
+            if isinstance(file, PackedFile)
+        }
+        schema = SCHEMA if shards else SCHEMA_WITHOUT_SHARDS
+        return cls(schema=schema, version=number, digest=dataset_digest(files), shards=shards or None, files=locked)
 
     @classmethod
     def parse(cls, data: bytes, subject: str) -> Self:
@@ -338,13 +363,11 @@ class DatasetListing:
         return next((version for version in versions if version.digests.intersection(digests)), None)
 
     def listed(self, stored: StoredObject) -> StoredObject | None:
-        """Return the object of a file as the store lists it; None if it differs, or a shard ends before the file."""
+        """Return the object of a file as the store lists it; None if it, or the file's shard, is gone or differs."""
         there = self.there.get(stored.key)
-        if not isinstance(stored, PackedFile):
-            return there if same_bytes(stored, there) else None
-        if there is None or there.size_bytes < stored.offset + stored.size_bytes:
+        if there is None or not same_bytes(stored.shard if isinstance(stored, PackedFile) else stored, there):
             return None
-        return replace(stored, version=there.version, shard=there)
+        return replace(stored, version=there.version, shard=there) if isinstance(stored, PackedFile) else there
 
     def verified(self, version: DatasetVersion) -> DatasetVersion:
         """Return a version with its objects as the store lists them; raises `DataError` if some differ."""
@@ -367,7 +390,11 @@ class DatasetListing:
         name = self.lock_name(number)
         data = self.store.read(self.prefix + name, LOCK_BYTES)
         lock = DatasetLock.parse(data, f"dataset {self.name}: {name}")
-        pinned = {path: file.stored(path, self.prefix) for path, file in lock.files.items()}
+        shards = {
+            (key := self.prefix + name): StoredObject(key, shard.size, "", shard.crc32c)
+            for name, shard in (lock.shards or {}).items()
+        }
+        pinned = {path: file.stored(path, self.prefix, shards) for path, file in lock.files.items()}
         sha256 = {path: file.sha256 for path, file in lock.files.items() if file.sha256 is not None}
         return DatasetVersion(number, pinned, sha256)
 

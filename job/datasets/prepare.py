@@ -75,7 +75,7 @@ class PreparedData:
     """Folder of prepared pixels of its images."""
 
     shapes: Mapping[str, tuple[int, int]]
-    """Heights and widths of its images, upright, pixels, by the paths that Ultralytics gives them."""
+    """Heights and widths of its images as Ultralytics takes them, pixels, by the paths that it gives them."""
 
     @property
     def pinned(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ a file which has changed since it was planned ends the upload. Writes no lock.
 """
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from job.datasets.layout import is_image, label_of
@@ -15,7 +15,7 @@ from job.log import Progress
 from job.storage.base import open_source
 from job.storage.checksums import crc32c, encode_crc32c
 from job.storage.object_store import StoredObject
-from job.storage.shards import pack
+from job.storage.shards import PackedFile, Shard, pack
 
 LABEL_BYTES = 64_000
 """Limit of a label that is packed."""
@@ -31,7 +31,8 @@ class Upload:
         listing: What the bucket has.
         files: Object of each file, by path.
         paths: Local path of each.
-        before: Files of the newest version; an object that they have lost is stored again as it was.
+        before: Files of the newest version; an object that they have lost is stored again as it was, a shard if the
+            folder still has all of its files.
     """
 
     def __init__(
@@ -43,20 +44,37 @@ class Upload:
     ) -> None:
         self.files = dict(files)
         self.num_sent = self.bytes_sent = self._num_done = 0
-        self._listing, self._paths = listing, paths
-        missing = [path for path, file in files.items() if listing.listed(file) is None]
-        self._labels = self._to_pack({path for path in missing if files[path] != before.get(path)})
-        self._alone = {files[path].key: path for path in missing if path not in self._labels}
+        self._listing, self._paths, self._before = listing, paths, before
 
     def send(self) -> None:
         """Store the files; then `files` has the objects that have their bytes.
 
         Raises `DataError` if a file has changed, `PreconditionError` if another push was first.
         """
-        num_bytes = sum(self.files[path].size_bytes for path in (*self._labels, *self._alone.values()))
+        missing = [path for path, file in self.files.items() if self._listing.listed(file) is None]
+        num_bytes = sum(self.files[path].size_bytes for path in missing)
         with Progress(f"pushing {self._listing.name}", num_bytes, "B") as progress:
-            self._send_labels(progress)
-            self._send_alone(progress)
+            restored = self._restore_shards(missing, progress)
+            left = [path for path in missing if path not in restored]
+            labels = self._to_pack({path for path in left if self.files[path] != self._before.get(path)})
+            for shard in pack(labels, self._read, self._listing.prefix + SHARDS):
+                self._send_shard(shard, progress)
+            self._send_alone({self.files[path].key: path for path in left if path not in labels}, progress)
+
+    def _restore_shards(self, missing: Iterable[str], progress: Progress) -> set[str]:
+        """Store the shards again that the newest version has lost, as far as they can be made; return their files."""
+        lost: dict[str, list[str]] = {}
+        for path in missing:
+            known = self._before.get(path)
+            if isinstance(known, PackedFile) and same_bytes(self.files[path], known):
+                lost.setdefault(known.key, []).append(path)
+        restored = set[str]()
+        for key, paths in lost.items():
+            for shard in pack(paths, self._read, self._listing.prefix + SHARDS):
+                if shard.stored.key == key:
+                    self._send_shard(shard, progress)
+                    restored |= shard.files.keys()
+        return restored
 
     def _to_pack(self, paths: Collection[str]) -> set[str]:
         """Return the small labels of images among the paths, if they are many."""
@@ -64,30 +82,30 @@ class Upload:
         small = {label for label in labels if self.files[label].size_bytes <= LABEL_BYTES}
         return small if len(small) >= LEAST_LABELS else set()
 
-    def _send_labels(self, progress: Progress) -> None:
+    def _send_shard(self, shard: Shard, progress: Progress) -> None:
         store = self._listing.store
-        for shard in pack(self._labels, self._read, self._listing.prefix + SHARDS):
-            if self._listing.listed(shard.stored) is None:
-                if shard.stored.key in self._listing.there:  # damaged: its name is the digest of its bytes
-                    store.delete(shard.stored.key)
-                store.put(shard.stored.key, shard.data)
-                self.num_sent, self.bytes_sent = self.num_sent + len(shard.files), self.bytes_sent + len(shard.data)
-            self.files |= shard.files
-            self._advance(progress, sum(file.size_bytes for file in shard.files.values()))
+        if self._listing.listed(shard.stored) is None:
+            if shard.stored.key in self._listing.there:  # damaged: its name is the digest of its bytes
+                store.delete(shard.stored.key)
+            store.put(shard.stored.key, shard.data)
+            self.num_sent, self.bytes_sent = self.num_sent + len(shard.files), self.bytes_sent + len(shard.data)
+        self.files |= shard.files
+        self._advance(progress, sum(file.size_bytes for file in shard.files.values()))
 
-    def _send_alone(self, progress: Progress) -> None:
+    def _send_alone(self, alone: Mapping[str, str], progress: Progress) -> None:
+        """Store files, given by key, as objects of their own."""
         store, lock = self._listing.store, threading.Lock()
 
         def on_done(stored: StoredObject) -> None:
-            self._require_same(self._alone[stored.key], stored)
+            self._require_same(alone[stored.key], stored)
             with lock:
                 self.num_sent, self.bytes_sent = self.num_sent + 1, self.bytes_sent + stored.size_bytes
                 self._advance(progress, stored.size_bytes)
 
-        for key in self._alone:  # differs: written by an interrupted push, and in no lock
+        for key in alone:  # differs: written by an interrupted push, and in no lock
             if key in self._listing.there:
                 store.delete(key)
-        store.put_many([(self._paths[path], key) for key, path in self._alone.items()], on_done)
+        store.put_many([(self._paths[path], key) for key, path in alone.items()], on_done)
 
     def _advance(self, progress: Progress, num_bytes: int) -> None:
         self._num_done += num_bytes

@@ -27,7 +27,7 @@ class PackedFile(StoredObject):
 
     offset: int = field(kw_only=True)
     shard: StoredObject = field(kw_only=True, compare=False)
-    """As the store lists it; of a file that was not looked up, without version and checksum."""
+    """As the store lists it; of a file that was not looked up, without a version."""
 
 
 @dataclass(frozen=True, slots=True)

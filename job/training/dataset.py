@@ -22,7 +22,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
-from job.training.augmentation import Labels, keep_arrays
+from job.training.augmentation import NUM_CHANNELS, Labels, keep_arrays
 from job.training.decoding import PixelBuffer, decoded_into, describe_decoder, imread
 from job.training.prepared_pixels import PixelFolder, PreparedPixels, resized
 from job.training.rng import start_streams
@@ -146,8 +146,10 @@ class KeyedDataset(YOLODataset):
         return augmented
 
     def __getitems__(self, samples: Sequence[Sample]) -> list[Batch]:
-        """Return the samples of a batch, whose images are made where the batch has them."""
-        images = _empty_images(len(samples), self.channels, self.imgsz)
+        """Return the samples of a batch; images of three channels are made where the batch has them."""
+        if self.channels != NUM_CHANNELS:
+            return [self[sample] for sample in samples]
+        images = _empty_images(len(samples), self.imgsz)
         made = []
         for sample, planes in zip(samples, images.numpy(), strict=True):
             self.planes = planes
@@ -265,9 +267,9 @@ class TiledDataset(KeyedDataset):
         return pixels
 
 
-def _empty_images(num: int, num_channels: int, px: int) -> torch.Tensor:
+def _empty_images(num: int, px: int) -> torch.Tensor:
     """Return memory for the images of a batch, which a worker shares as `default_collate` does."""
-    shape = (num, num_channels, px, px)
+    shape = (num, NUM_CHANNELS, px, px)
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # noqa: SLF001 -- no public way without a copy

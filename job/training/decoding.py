@@ -29,6 +29,9 @@ SUFFIXES = (".jpg", ".jpeg")
 
 NUM_CHANNELS = 3
 
+BUFFER_BYTES = 150_000_000
+"""Limit of the memory that a process keeps for decoding: pictures of 50 megapixels."""
+
 UPRIGHT = 1
 """EXIF's number for a picture that is not turned."""
 
@@ -39,8 +42,10 @@ class PixelBuffer:
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
 
-    def sized(self, num_bytes: int) -> np.ndarray:
-        """Return the memory, which has so many bytes at least."""
+    def sized(self, num_bytes: int) -> np.ndarray | None:
+        """Return the memory, which has so many bytes at least; None for more than `BUFFER_BYTES`."""
+        if num_bytes > BUFFER_BYTES:
+            return None
         if self._bytes.size < num_bytes:
             self._bytes = np.empty(num_bytes, np.uint8)
         return self._bytes

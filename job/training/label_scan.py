@@ -47,6 +47,7 @@ def read_boxes(label: str, num_classes: int) -> np.ndarray | None:
         return None
     values = boxes.tolist()
     is_plain = all(
-        0 <= number < num_classes and number % 1 == 0 and min(box) >= 0 and max(box) <= 1 for number, *box in values
+        0 <= number < num_classes and number % 1 == 0 and all(0 <= share <= 1 for share in box)
+        for number, *box in values
     )
     return boxes if is_plain and len(set(map(tuple, values))) == len(values) else None

@@ -233,6 +233,33 @@ def test_images_of_a_batch_are_made_where_the_batch_has_them(make_trainer, monke
         assert torch.equal(batch, stacked)
 
 
+def test_a_training_opens_no_image_whose_shape_is_known(make_trainer, monkeypatch):
+    """The labels of both splits are scanned with the shapes of the plan."""
+    from ultralytics.data import utils  # noqa: PLC0415 -- Ultralytics is confined first
+
+    dataset = make_trainer(num_train=7).train_loader.dataset
+    root, opened, check_image = Path(dataset.im_files[0]).parents[2], [], utils.check_image
+    for cache in root.glob("labels/*.cache"):
+        cache.unlink()
+    monkeypatch.setattr(utils, "check_image", lambda image: opened.append(image) or check_image(image))
+    shapes = {str(image): (64, 64) for image in root.glob("images/*/*.jpg")}
+    assert len(shapes) == 11
+    again = make_trainer(num_train=7, of_plan={"shapes": shapes}).train_loader.dataset
+    assert opened == []
+    assert [label["shape"] for label in again.labels] == [label["shape"] for label in dataset.labels]
+
+
+def test_pictures_that_are_resized_are_decoded_into_one_buffer(make_trainer):
+    """A picture of another size than the training's leaves its pixels in the buffer, and none of them in the cache."""
+    pytest.importorskip("simplejpeg")
+    dataset = make_trainer(imgsz=32).train_loader.dataset
+    dataset.buffer = [0]
+    pixels, *_ = dataset.load_image(0)
+    assert dataset.decoding._bytes.size == 64 * 64 * 3
+    assert pixels.shape == (32, 32, 3)
+    assert not dataset.decoding.holds(pixels)
+
+
 def test_images_that_were_made_elsewhere_are_stacked(make_trainer):
     """A transform that makes an image anew costs a copy, and the batch has that image."""
     trainer = make_trainer()

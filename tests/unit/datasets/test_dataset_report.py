@@ -52,6 +52,33 @@ def test_a_report_is_read_as_it_was_written(data, tmp_path):
     assert (written[0]["val"], written[0]["kpt_shape"]) == (["val.txt"], [17, 3])
 
 
+def test_a_long_report_is_kept_in_parts(data, monkeypatch):
+    """A report that is too long for one row is read as it was written, and not at all without one of its parts."""
+    monkeypatch.setattr(dataset_report, "ROW_LENGTH", 100)
+    (report := check_dataset(data)).hashes.update({f"{number:064}": "a" * 128 for number in range(100)})
+    cache = ReportCache(data, RULES)
+    cache.write(report)
+    assert cache.read() == report
+    rows = CacheFile(data / REPORT_CACHE, dataset_report._SCHEMA).read()
+    assert len(rows) > 100
+    CacheFile(data / REPORT_CACHE, dataset_report._SCHEMA).write({sorted(rows)[50]: None})
+    assert cache.read() is None
+    cache.write(check_dataset(data))
+    assert cache.read() == check_dataset(data)
+
+
+def test_a_class_name_that_is_no_text_costs_time_only(data):
+    """A report whose class has half a character as its name, which no file can have, is not kept."""
+    content = yaml.safe_load((data / "data.yaml").read_text())
+    names = '["\\ud800a", b]'
+    rest = yaml.safe_dump({key: value for key, value in content.items() if key != "names"})
+    (data / "data.yaml").write_text(f"{rest}names: {names}\n")
+    report = check_dataset(data)
+    assert not report.problems
+    ReportCache(data, RULES).write(report)
+    assert ReportCache(data, RULES).read() is None
+
+
 def same_size_and_time(data):
     """Edit a label, and set its size and time of change to those of before."""
     status = (data / LABEL).stat()
@@ -137,7 +164,9 @@ def test_a_name_that_is_no_text_costs_time_only(data):
 def test_a_damaged_report_costs_time_only(data, row):
     """A row that is no report is none."""
     cache = ReportCache(data, RULES)
-    CacheFile(data / REPORT_CACHE, dataset_report._SCHEMA).write({cache._state: row})
+    CacheFile(data / REPORT_CACHE, dataset_report._SCHEMA).write(
+        {cache._state: str(len(row)), f"{cache._state} 00000": row}
+    )
     assert cache.read() is None
     cache.write(check_dataset(data))
     assert cache.read() == check_dataset(data)

@@ -398,12 +398,15 @@ def test_a_kept_dataset_is_not_checked_again(store, folder, prepare, monkeypatch
     assert not checked
     assert first.shapes == dict.fromkeys(first.shapes, (64, 64))
     assert len(first.shapes) == 12
-    prepare(imgsz=128)
-    assert len(checked) == 1
+    for number, options in enumerate([{"imgsz": 128}, {"tiles": 32}, {"single_class": True}, {}], 1):
+        prepare(**options)
+        prepare(**options)
+        assert len(checked) == number
+    checked.clear()
     (folder / LABEL).write_text("0 0.5 0.5 0.1 0.1\n")
     push(store, folder)
-    prepare(imgsz=128)
-    assert len(checked) == 2
+    prepare()
+    assert len(checked) == 1
 
 
 def test_a_link_in_a_kept_folder_is_refused(store, folder, prepare, tmp_path):

@@ -96,6 +96,14 @@ def test_no_step_waits_longer_than_the_interval(every_s, num_steps):
         last = clock.now
 
 
+@pytest.mark.parametrize("every_s", [1e-320, 1e-9])
+def test_an_interval_below_a_step_takes_a_checkpoint_after_each(every_s):
+    """However short the interval, one step after the other is committed."""
+    clock = Clock()
+    found = intervals(CheckpointSchedule(every_s, [], clock), clock, num_epochs=1, num_steps=3, step_s=1.0)
+    assert found == [[1.0, 1.0, 1.0, 0.0]]
+
+
 def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
     """Without an interval none is ever due, and the summary says so."""
     clock = Clock()

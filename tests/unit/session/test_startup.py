@@ -49,9 +49,12 @@ def test_a_run_keeps_on_any_machine_what_decides_its_bits(
     context = SimpleNamespace(request=request, folder=tmp_path, group=ProcessGroup(), isolate_training=lambda: None)
     record = recorded().record if exists else None
     point = InitialWeights("scratch", None, "yolo11n.yaml")
-    plan = startup.set_up(context, SimpleNamespace(yaml=tmp_path, pixels=None, shapes={}), point, None, record=record)
+    plan = startup.set_up(
+        context, SimpleNamespace(yaml=tmp_path, pixels=None, shapes={"a.jpg": (1, 2)}), point, None, record=record
+    )
     assert (plan.num_threads, plan.train["max_det"], plan.resumed) == (num_threads, max_det, exists)
     assert plan.mosaic_stride == mosaic_stride
+    assert plan.shapes == {"a.jpg": (1, 2)}
 
 
 def test_a_run_whose_record_has_no_stride_keeps_that_of_its_version():
