@@ -255,7 +255,8 @@ class TiledDataset(KeyedDataset):
         size = resized(height, width, self.imgsz)
         if size == (height, width):
             return np.ascontiguousarray(pixels), size, size
-        return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR), (height, width), size
+        sized = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return sized.reshape(*size, -1), (height, width), size  # OpenCV drops the axis of a single channel
 
     def _picture(self, number: int) -> np.ndarray:
         """Return a picture, decoded only if it was not among the last few."""

@@ -260,6 +260,17 @@ def test_pictures_that_are_resized_are_decoded_into_one_buffer(make_trainer):
     assert not dataset.decoding.holds(pixels)
 
 
+@pytest.mark.parametrize("tiles", [0, 40])
+def test_grey_pictures_are_trained_on(make_trainer, tiles):
+    """Pictures of one channel are loaded whole and in tiles, with no memory of a batch for three channels."""
+    root = Path(make_trainer(num_train=6).train_loader.dataset.im_files[0]).parents[2]
+    with (root / "data.yaml").open("a") as data:
+        data.write("channels: 1\n")
+    trainer = make_trainer(num_train=6, tiles=tiles, imgsz=32)
+    assert next(iter(trainer.epoch_of_batches(0, 0)))["img"].shape[1:] == (1, 32, 32)
+    assert type(trainer.train_loader.dataset.__getitems__(next(iter(trainer.batches)))) is list
+
+
 def test_images_that_were_made_elsewhere_are_stacked(make_trainer):
     """A transform that makes an image anew costs a copy, and the batch has that image."""
     trainer = make_trainer()
