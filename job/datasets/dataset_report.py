@@ -119,7 +119,9 @@ class ReportCache:
         with suppress(PydanticSerializationError):  # the name of a class is no text
             text = _REPORT.dump_json(report).decode()
             starts = range(0, len(text), ROW_LENGTH)
-            rows = {f"{self._state} {number:05}": text[start:][:ROW_LENGTH] for number, start in enumerate(starts)}
+            rows = {
+                f"{self._state} {number:05}": text[start : start + ROW_LENGTH] for number, start in enumerate(starts)
+            }
             self._cache.write({**dict.fromkeys(self._cache.read()), self._state: str(len(text)), **rows})
 
 
