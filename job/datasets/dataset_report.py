@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from job.datasets import scan
 from job.datasets.dataset_statistics import DatasetStatistics
@@ -116,7 +115,7 @@ class ReportCache:
         """Replace the report."""
         if not self._state or report.problems:
             return
-        with suppress(PydanticSerializationError):  # the name of a class is no text
+        with suppress(ValueError):  # the name of a class is no text
             text = _REPORT.dump_json(report).decode()
             starts = range(0, len(text), ROW_LENGTH)
             rows = {

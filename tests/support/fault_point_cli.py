@@ -231,7 +231,7 @@ def at_result(point, matches):
 
 POINTS = {
     "download": lambda point: before(prepare, "pull", lambda *_: point.reached()),
-    "check": lambda point: before(prepare, "check_dataset", lambda *_: point.reached()),
+    "check": lambda point: before(prepare, "_check", lambda *_: point.reached()),
     "start-up": lambda point: in_training(lambda: at_start_up(point)),
     "start record": lambda point: before(run.Claim, "start", lambda *_: point.reached()),
     "tracking": at_tracking,
