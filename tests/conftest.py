@@ -27,8 +27,6 @@ FOREIGN = (
 )
 """Prefixes of variables that would lead a test to the developer's bucket, account or settings, or hide a defect."""
 
-FULL = "belongs to the full matrices and storms; `make test-all` runs it"
-
 LONGEST = ("test_demo", "test_kill_storm", "test_pause_and_extend", "test_tracking", "test_run_survives", "test_drill")
 """Files of minutes, longest first, in the order in which they begin."""
 
@@ -72,9 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full") and not config.getoption("full"):
             # Deselected tests would not be named at the end.
-            item.add_marker(
-                pytest.mark.skip(reason=FULL)
-            )  # beyond the minutes of `make test`; `make test-all` runs them
+            item.add_marker(pytest.mark.skip("belongs to the full matrices and storms; `make test-all` runs it"))
 
 
 def pytest_report_header() -> str:

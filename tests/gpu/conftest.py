@@ -10,8 +10,6 @@ from tests.support.cli_process import job
 from tests.support.gpu_training import words_of
 from tests.support.tiny_dataset import make_tiny_dataset
 
-NEEDED = "needs an NVIDIA GPU; `make gpu-test` runs it on one"
-
 CPU_PX = {640: 64, 2048: 96}
 """Sizes of pictures in a rehearsal."""
 
@@ -33,7 +31,7 @@ def pytest_collection_modifyitems(config, items):
         item.add_marker(pytest.mark.filterwarnings("default"))
         if skipped and not item.get_closest_marker("anywhere"):
             # Deselected tests would not be named at the end.
-            item.add_marker(pytest.mark.skip(reason=NEEDED))  # a CPU proves nothing about a GPU; --on-cpu rehearses
+            item.add_marker(pytest.mark.skip("needs an NVIDIA GPU; `make gpu-test` runs it on one"))
 
 
 @pytest.fixture(scope="session")

@@ -225,19 +225,6 @@ def test_a_label_that_changes_while_it_is_pushed_ends_the_push(store, folder, tm
     assert pulled(store, "wild", tmp_path / "pulled") == content(folder)
 
 
-def test_a_lost_shard_is_pushed_again(store, folder, tmp_path):
-    """A version whose shard was lost is refused with the labels in it, and whole again after a push of the folder."""
-    push(store, folder)
-    (shard,) = listed(store)
-    store.delete(shard)
-    with pytest.raises(DataError, match=r"differs from its versions/0001\.lock\.json in 12 files;") as caught:
-        read_version(store, "wild")
-    assert f"{LABEL}: missing" in caught.value.problems
-    pushed = push(store, folder)
-    assert (pushed.version, pushed.num_sent, listed(store)) == (1, NUM_IMAGES, [shard])
-    assert pulled(store, "wild", tmp_path / "pulled") == content(folder)
-
-
 def test_one_lost_shard_of_several_is_pushed_again(store, folder, tmp_path, monkeypatch):
     """Whichever shard was lost, the labels in it make the same one again."""
     monkeypatch.setattr(shards, "SHARD_BYTES", half_of_labels(folder))
@@ -263,22 +250,27 @@ def test_lost_labels_of_before_are_stored_where_they_were(store, folder, tmp_pat
     assert pulled(store, "wild@1", tmp_path / "pulled") == content(folder)
 
 
-def flipped(data):
-    """Flip a bit of the last byte."""
-    return data[:-1] + bytes([data[-1] ^ 1])
+DAMAGES = {
+    "lost": (lambda _: None, "missing"),
+    "cut": (lambda data: data[:-1], "changed"),
+    "flipped": (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "changed"),
+    "longer": (lambda data: data + b"0", "changed"),
+}
+"""What becomes of a shard's bytes, none if it is lost, and what is said of its labels."""
 
 
-@pytest.mark.parametrize(
-    "change", [lambda data: data[:-1], flipped, lambda data: data + b"0"], ids=["cut", "flipped", "longer"]
-)
-def test_a_shard_that_differs_is_noticed_and_put_right(store, folder, tmp_path, change):
-    """A shard that is cut, changed or longer is refused with its labels before a pull, and a push stores it again."""
+@pytest.mark.parametrize(("damage", "told"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_shard_is_noticed_and_put_right(store, folder, tmp_path, damage, told):
+    """A shard that is lost, or has other bytes, is refused with its labels before a pull; a push stores it again."""
     push(store, folder)
     (shard,) = listed(store)
-    store.put(shard, change(store.read(shard)), overwrite=True)
+    damaged = damage(store.read(shard))
+    store.delete(shard)
+    if damaged is not None:
+        store.put(shard, damaged)
     with pytest.raises(DataError, match=r"differs from its versions/0001\.lock\.json in 12 files;") as caught:
         read_version(store, "wild")
-    assert f"{LABEL}: changed" in caught.value.problems
+    assert f"{LABEL}: {told}" in caught.value.problems
     pushed = push(store, folder)
     assert (pushed.version, pushed.num_sent, listed(store)) == (1, NUM_IMAGES, [shard])
     assert pulled(store, "wild", tmp_path / "pulled") == content(folder)

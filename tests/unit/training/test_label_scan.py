@@ -105,8 +105,8 @@ def test_numbers_are_rounded_as_ultralytics_rounds_them(image):
 def test_a_dataset_has_the_labels_of_ultralytics_and_opens_no_image(confined, tmp_path, monkeypatch, augment):
     """A split whose images are known has the labels of the stock scan, and the same cache of them is read later."""
     from ultralytics.data import utils  # noqa: PLC0415 -- Ultralytics is confined first
-    from ultralytics.data.build import build_yolo_dataset  # noqa: PLC0415 -- as above
-    from ultralytics.utils import DEFAULT_CFG  # noqa: PLC0415 -- as above
+    from ultralytics.data.build import build_yolo_dataset  # noqa: PLC0415 -- Ultralytics is confined first
+    from ultralytics.utils import DEFAULT_CFG  # noqa: PLC0415 -- Ultralytics is confined first
 
     from job.training.label_scan import known_shapes  # noqa: PLC0415 -- imports Ultralytics
 
