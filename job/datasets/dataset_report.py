@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from job.datasets import scan
 from job.datasets.dataset_statistics import DatasetStatistics
-from job.datasets.files import list_files
+from job.datasets.files import list_files, state_of
 from job.datasets.labels import Problem, describe_problems
 from job.datasets.near_duplicates import NearDuplicates
 from job.errors import DataError
@@ -134,7 +134,6 @@ def _digest(folder: Path, rules: str) -> str:
             if name.endswith(".cache"):  # Ultralytics writes it after the check
                 continue
             status = os.stat(f"{folder}/{name}")  # noqa: PTH116 -- as text: thousands are named in a row
-            times = f"{status.st_mtime_ns}-{status.st_ctime_ns}"
-            digest.update(os.fsencode(f"\0{name}\0{status.st_mode}-{status.st_ino}-{times}-{status.st_size}"))
+            digest.update(os.fsencode(f"\0{name}\0{state_of(status)}"))
         return "" if found.refused else digest.hexdigest()
     return ""

@@ -58,6 +58,11 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
     return found
 
 
+def state_of(status: os.stat_result) -> str:
+    """Return inode, times of change and size of a file: other bytes have another state, also if its time was set."""
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}"
+
+
 def real_name(folder: Path, path: Path) -> str | None:
     """Return the name of a path, all links resolved, in a folder that is itself without links; None outside of it."""
     try:

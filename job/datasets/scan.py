@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from job.datasets import image, labels
 from job.datasets.data_yaml import is_data_yaml, read_data_yaml
-from job.datasets.files import UNREADABLE
+from job.datasets.files import UNREADABLE, state_of
 from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
 from job.datasets.layout import Layout, is_image, label_of
@@ -117,8 +117,7 @@ class DatasetScan:
         with suppress(OSError):
             status = os.stat(f"{self._layout.folder}/{path}")  # noqa: PTH116 -- as text: thousands are named in a row
             if stat.S_ISREG(status.st_mode):
-                times = f"{status.st_mtime_ns}-{status.st_ctime_ns}"
-                return f"{self._rules(path)}{status.st_ino}-{times}-{status.st_size}"
+                return f"{self._rules(path)}{state_of(status)}"
         return ""
 
     def _read_file(self, path: str, *, is_regular: bool) -> tuple[str, Findings]:

@@ -50,8 +50,8 @@ class CheckpointSchedule:
             self._steps_s += now - self._last_step
         self._num_left, self._last_step = num_left, now
         left_s = num_left * self._steps_s / max(1, self._num_steps) + self._validation_s
-        if not self._every_s or not passed_s or passed_s >= self._every_s:
-            return 0 < self._every_s <= passed_s
+        if not 0 < passed_s < self._every_s:
+            return passed_s >= self._every_s > 0
         num_parts = math.ceil((passed_s + left_s) / self._every_s)
         return num_parts > 1 and passed_s * num_parts >= passed_s + left_s
 

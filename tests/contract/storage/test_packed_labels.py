@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from job.datasets import upload
-from job.datasets.lockfile import dataset_digest, read_version
+from job.datasets.lockfile import dataset_digest, moved_files, read_version
 from job.datasets.push import plan_push
 from job.errors import CorruptObjectError, DataError, TransientStoreError
 from job.storage import shards
@@ -248,6 +248,12 @@ def test_lost_labels_of_before_are_stored_where_they_were(store, folder, tmp_pat
     pushed = push(store, folder)
     assert (pushed.version, pushed.num_sent, listed(store)) == (1, NUM_IMAGES, [])
     assert pulled(store, "wild@1", tmp_path / "pulled") == content(folder)
+
+
+def test_a_packed_label_has_no_object_of_its_own(store, folder):
+    """Files that lie elsewhere than under their paths are named by object; those in a shard are in none of them."""
+    push(store, folder)
+    assert moved_files(store, "wild", read_version(store, "wild").digest) == {}
 
 
 DAMAGES = {

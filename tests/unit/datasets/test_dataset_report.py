@@ -115,6 +115,14 @@ def test_a_report_is_not_read_after_a_change(data, change):
     assert ReportCache(data, RULES).read() is None
 
 
+def test_a_folder_that_was_moved_is_checked_again(data):
+    """Where a folder lies decides in which folder Ultralytics looks for labels: below another `images`, in none."""
+    ReportCache(data, RULES).write(check_dataset(data))
+    (data.parent / "images").mkdir()
+    moved = data.rename(data.parent / "images" / data.name)
+    assert ReportCache(moved, RULES).read() is None
+
+
 def test_a_change_during_the_check_is_seen(data):
     """A report is that of the files as they were before the check began."""
     cache = ReportCache(data, RULES)
