@@ -33,7 +33,7 @@ class CheckpointSchedule:
         self._is_cut_off = bool(preempted_after_s)
         self._clock = clock
         self._begun = self._last = clock()
-        self._num_left, self._last_step = 0, self._begun
+        self._num_left, self._last_step = 0, self._begun  # as after an epoch: the start weights are validated, too
         self._num_steps, self._steps_s = 0, 0.0
         self._validation_s = 0.0
         self._stalls_s: list[float] = []
