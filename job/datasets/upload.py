@@ -5,7 +5,7 @@ a file which has changed since it was planned ends the upload. Writes no lock.
 """
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from job.datasets.layout import is_image, label_of
@@ -15,7 +15,7 @@ from job.log import Progress
 from job.storage.base import open_source
 from job.storage.checksums import crc32c, encode_crc32c
 from job.storage.object_store import StoredObject
-from job.storage.shards import PackedFile, Shard, pack
+from job.storage.shards import PackedFile, Shard, pack, repack
 
 LABEL_BYTES = 64_000
 """Limit of a label that is packed."""
@@ -51,29 +51,30 @@ class Upload:
 
         Raises `DataError` if a file has changed, `PreconditionError` if another push was first.
         """
-        missing = [path for path, file in self.files.items() if self._listing.listed(file) is None]
+        restored = self._restore_shards()
+        listed = self._listing.listed
+        missing = [path for path, file in self.files.items() if path not in restored and listed(file) is None]
         num_bytes = sum(self.files[path].size_bytes for path in missing)
         with Progress(f"pushing {self._listing.name}", num_bytes, "B") as progress:
-            restored = self._restore_shards(missing, progress)
-            left = [path for path in missing if path not in restored]
-            labels = self._to_pack({path for path in left if self.files[path] != self._before.get(path)})
+            labels = self._to_pack({path for path in missing if self.files[path] != self._before.get(path)})
             for shard in pack(labels, self._read, self._listing.prefix + SHARDS):
-                self._send_shard(shard, progress)
-            self._send_alone({self.files[path].key: path for path in left if path not in labels}, progress)
+                self._store(shard)
+                self._advance(progress, sum(file.size_bytes for file in shard.files.values()))
+            self._send_alone({self.files[path].key: path for path in missing if path not in labels}, progress)
 
-    def _restore_shards(self, missing: Iterable[str], progress: Progress) -> set[str]:
+    def _restore_shards(self) -> set[str]:
         """Store the shards again that the newest version has lost, as far as they can be made; return their files."""
-        lost: dict[str, list[str]] = {}
-        for path in missing:
-            known = self._before.get(path)
-            if isinstance(known, PackedFile) and same_bytes(self.files[path], known):
-                lost.setdefault(known.key, []).append(path)
+        lost: dict[str, dict[str, PackedFile]] = {}
+        for path, known in self._before.items():
+            if not isinstance(known, PackedFile) or self._listing.listed(known):
+                continue
+            if path in self.files and same_bytes(self.files[path], known):
+                lost.setdefault(known.key, {})[path] = known
         restored = set[str]()
-        for key, paths in lost.items():
-            for shard in pack(paths, self._read, self._listing.prefix + SHARDS):
-                if shard.stored.key == key:
-                    self._send_shard(shard, progress)
-                    restored |= shard.files.keys()
+        for files in lost.values():
+            if shard := repack(files, self._read):
+                self._store(shard)
+                restored |= files.keys()
         return restored
 
     def _to_pack(self, paths: Collection[str]) -> set[str]:
@@ -82,7 +83,7 @@ class Upload:
         small = {label for label in labels if self.files[label].size_bytes <= LABEL_BYTES}
         return small if len(small) >= LEAST_LABELS else set()
 
-    def _send_shard(self, shard: Shard, progress: Progress) -> None:
+    def _store(self, shard: Shard) -> None:
         store = self._listing.store
         if self._listing.listed(shard.stored) is None:
             if shard.stored.key in self._listing.there:  # damaged: its name is the digest of its bytes
@@ -90,7 +91,6 @@ class Upload:
             store.put(shard.stored.key, shard.data)
             self.num_sent, self.bytes_sent = self.num_sent + len(shard.files), self.bytes_sent + len(shard.data)
         self.files |= shard.files
-        self._advance(progress, sum(file.size_bytes for file in shard.files.values()))
 
     def _send_alone(self, alone: Mapping[str, str], progress: Progress) -> None:
         """Store files, given by key, as objects of their own."""

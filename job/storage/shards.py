@@ -58,6 +58,16 @@ def pack(names: Iterable[str], read: Callable[[str], bytes], folder: str) -> Ite
         yield _shard(pieces, ranges, folder)
 
 
+def repack(files: Mapping[str, PackedFile], read: Callable[[str], bytes]) -> Shard | None:
+    """Return the shard of some files as it was, made of their bytes; None if these are not all of it."""
+    pieces = {(file.offset, file.size_bytes): name for name, file in files.items()}
+    stored = next(file.shard for file in files.values())
+    if sum(size for _, size in pieces) != stored.size_bytes or stored.size_bytes > SHARD_BYTES:
+        return None
+    data = b"".join(read(name) for _, name in sorted(pieces.items()))
+    return Shard(stored, data, dict(files)) if stored.key.endswith(hashlib.sha256(data).hexdigest()) else None
+
+
 def read_packed(opened: BinaryIO, file: PackedFile, name: str, uri: str) -> Iterator[bytes]:
     """Yield the bytes of a file from its fetched shard; raises `CorruptObjectError` after the last if they differ.
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from job.datasets import upload
 from job.datasets.lockfile import dataset_digest, moved_files, read_version
@@ -290,6 +291,22 @@ def test_a_lost_shard_of_few_labels_is_pushed_again(store, folder, tmp_path, mon
     monkeypatch.setattr(upload, "LEAST_LABELS", NUM_FILES)
     assert (push(store, folder).version, listed(store)) == (1, [shard])
     assert pulled(store, "wild@1", tmp_path / "pulled") == content(folder)
+
+
+@pytest.mark.parametrize("rows", ["0 0.5 0.5 0.25 0.25\n", ""], ids=["rows", "no row"])
+def test_a_lost_shard_with_a_label_of_two_pictures_is_pushed_again(store, folder, tmp_path, rows):
+    """A label that came later under an earlier name, with bytes that the shard has, changes nothing of the shard."""
+    max(folder.glob("labels/val/*.txt")).write_text(rows)
+    push(store, folder)
+    (shard,) = listed(store)
+    Image.new("RGB", (64, 64), "green").save(folder / "images/train/000b.jpg")
+    (folder / "labels/train/000b.txt").write_text(rows)
+    assert push(store, folder).version == 2
+    store.delete(shard)
+    assert (push(store, folder).version, listed(store)) == (2, [shard])
+    assert push(store, folder).num_sent == 0
+    assert pulled(store, "wild@2", tmp_path / "pulled") == content(folder)
+    read_version(store, "wild@1")
 
 
 def test_labels_of_a_shard_that_cannot_be_made_again_are_sent_elsewhere(store, folder, tmp_path):
