@@ -7,7 +7,6 @@ same files and arguments.
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import tempfile
 import time
@@ -66,15 +65,16 @@ def compare_cpu(folder: Path, pairs: int) -> None:
     seconds: dict[str, list[tuple[float, float]]] = {"": [], ", pixels prepared": []}
     digests: list[tuple[str, ...]] = []
     for turn in range(pairs):
-        epoch = functools.partial(trainer.epoch_of_batches, turn, 0)
         decoded.clear()
-        mine = cpu_of_an_epoch(epoch())
-        read = cpu_of_an_epoch(prepared.epoch_of_batches(turn, 0))
-        with stock_decoder():
-            theirs = cpu_of_an_epoch(stock_batches(trainer)(turn))
-            decoded.clear()
-            with stock_transforms(trainer):
-                digests.append((cpu_of_an_epoch(epoch())[1], mine[1], read[1]))
+        theirs, mine, read = in_turns(
+            by_stock_decoder(stock_batches(trainer)(turn)),
+            trainer.epoch_of_batches(turn, 0),
+            prepared.epoch_of_batches(turn, 0),
+        )
+        decoded.clear()
+        with stock_transforms(trainer):
+            (same,) = in_turns(by_stock_decoder(trainer.epoch_of_batches(turn, 0)))
+        digests.append((same[1], mine[1], read[1]))
         for pairs_of, (took, _) in zip(seconds.values(), (mine, read), strict=True):
             pairs_of.append((theirs[0] / NUM_PICTURES, took / NUM_PICTURES))
     differ = "none" if all(len(set(of_turn)) == 1 for of_turn in digests) else "some"
@@ -165,6 +165,17 @@ def stock_decoder() -> Iterator[None]:
         yield
 
 
+def by_stock_decoder(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches that this process makes with images decoded by Ultralytics itself."""
+    found = iter(batches)
+    while True:
+        with stock_decoder():
+            batch = next(found, None)
+        if batch is None:
+            return
+        yield batch
+
+
 @contextmanager
 def stock_transforms(trainer: "Trainer") -> Iterator[None]:
     """Let the dataset of a trainer augment by Ultralytics' own transforms."""
@@ -177,15 +188,25 @@ def stock_transforms(trainer: "Trainer") -> Iterator[None]:
         yield
 
 
-def cpu_of_an_epoch(batches: Iterable[Any]) -> tuple[float, str]:
-    """Return the CPU seconds of an epoch's batches in this process, and a digest of their pixels and boxes."""
-    digest, seconds, started = hashlib.sha256(), 0.0, time.process_time()
-    for batch in batches:
-        seconds += time.process_time() - started
-        for name in ("img", "cls", "bboxes"):
-            digest.update(batch[name].numpy().tobytes())
+def in_turns(*epochs: Iterable[Any]) -> list[tuple[float, str]]:
+    """Let epochs make a batch each in turns, so that the drift of the machine meets all alike.
+
+    Returns:
+        CPU seconds of each in this process, and a digest of its pixels and boxes.
+    """
+    running, digests, seconds = [*map(iter, epochs)], [hashlib.sha256() for _ in epochs], [0.0] * len(epochs)
+
+    def make_batch(number: int) -> Any:
         started = time.process_time()
-    return seconds, digest.hexdigest()
+        batch = next(running[number], None)
+        seconds[number] += time.process_time() - started
+        for name in ("img", "cls", "bboxes") if batch is not None else ():
+            digests[number].update(batch[name].numpy().tobytes())
+        return batch
+
+    while None not in [make_batch(number) for number in range(len(epochs))]:
+        pass
+    return [(took, digest.hexdigest()) for took, digest in zip(seconds, digests, strict=True)]
 
 
 def seconds_of_an_image(batches: Batches) -> float:
