@@ -19,6 +19,7 @@ from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import Watchdog
 from job.storage import workdir
 from job.storage.object_store import Store
+from job.training import isolation
 from job.training.distributed import ProcessGroup
 from job.training.prepared_pixels import PIXELS, RESERVED_BYTES, make_room
 
@@ -50,6 +51,7 @@ class SessionContext:
         make_room(self.request.workdir / PIXELS, RESERVED_BYTES)
         require_fit(self.request.workdir, self.request.device)
         with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:
+            isolation.import_torch_ahead()
             yield replace(self, folder=folder, price=price_here(), held=held)
 
     def prepare_data(
@@ -72,9 +74,7 @@ class SessionContext:
 
     def isolate_training(self) -> None:
         """Prepare this process for the first import of Ultralytics."""
-        from job.training.isolation import isolate_ultralytics  # noqa: PLC0415 -- torch is heavy, checks come first
-
-        isolate_ultralytics(self.request.workdir / "ultralytics")
+        isolation.isolate_ultralytics(self.request.workdir / "ultralytics")
 
     def empty_folder(self, name: str) -> Path:
         """Make an empty folder within the work folder."""

@@ -9,9 +9,11 @@ import logging
 import math
 import os
 import shutil
+import sys
+import threading
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,16 @@ UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T10
 """Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
 
 
+def import_torch_ahead() -> None:
+    """Import torch in a thread, while the bucket is waited for; who needs it waits for that, and learns of an error."""
+
+    def import_torch() -> None:
+        with suppress(Exception):
+            import torch  # noqa: F401, PLC0415 -- takes seconds
+
+    threading.Thread(target=import_torch, name="import").start()
+
+
 def isolate_ultralytics(folder: Path) -> None:
     """Confine Ultralytics to a folder, keep it off the network, patch it; raises `MachineError` if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +55,21 @@ def isolate_ultralytics(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes, which would end by a notice
     try:
         with _threads_kept():
+            _import_torch()
             _configure_libraries()
             patch_ultralytics()
     except ModuleNotFoundError as error:
         raise MachineError(f"training: the package {error.name} is missing; run `make env`") from error
+
+
+def _import_torch() -> None:
+    import torch  # noqa: PLC0415 -- for processes that train only
+
+    from job.training.eager import import_torchvision  # noqa: PLC0415 -- imports torch
+
+    if "ultralytics" not in sys.modules and not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(1)  # as Ultralytics has it, where it is the first to import torch (``__init__.py``: 11)
+    import_torchvision()
 
 
 def is_rank() -> bool:

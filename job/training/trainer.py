@@ -8,6 +8,7 @@ on a CPU.
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from job.training.dataset import Batch, KeyedDataset, TiledDataset, is_recompres
 from job.training.device import device_explained, require_device, why_not_compiled
 from job.training.distributed import ProcessGroup
 from job.training.distributed_validation import DistributedValidator, take_share
+from job.training.eager import compiler_left_out, step_eagerly
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
 from job.training.label_scan import known_shapes
@@ -133,7 +135,7 @@ class Trainer(DetectionTrainer):
             raise RecipeError("compile: is for one size of images, and multi_scale gives others; leave one of them out")
         require_device(plan.group.device(plan.device))
         try:
-            with device_explained(plan.device):
+            with device_explained(plan.device), nullcontext() if plan.train["compile"] else compiler_left_out():
                 super().__init__(
                     overrides={
                         **{
@@ -228,6 +230,13 @@ class Trainer(DetectionTrainer):
         dataset = super().build_dataset(img_path, mode, batch)
         read_only_images(dataset)
         return dataset
+
+    def build_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: ANN401 -- those of the stock method
+        """Build the stock optimizer."""
+        optimizer: torch.optim.Optimizer = super().build_optimizer(*args, **options)
+        if not self.plan.train["compile"]:
+            step_eagerly(optimizer)
+        return optimizer
 
     def get_validator(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
         """Return the stock validator, whose batches the ranks share, or one that looks at tiles besides."""

@@ -48,7 +48,7 @@ OUTSIDE = {
     "requests": {"cloud.google_api", "storage"},
     "simplejpeg": {"training.decoding"},
     "torch": {"training"},
-    "torchvision": {"training.tiled_detection"},
+    "torchvision": {"training.eager", "training.tiled_detection"},
     "tqdm": {"log"},
     "typing_extensions": {"runs.records", "storage.base"},
     "ultralytics": {"training"},
