@@ -65,15 +65,12 @@ def check_image(data: bytes, name: str, num_channels: int = 3, *, known_hash: st
     """
     try:
         with _opened(data) as opened:
-            opened.verify()  # reads the checksums of a PNG, but makes it unusable
-            turned = _is_turned(opened)
-        with _opened(data) as opened:
-            (width, height), num_pixels = opened.size, _num_pixels(opened)
-            if num_pixels > MAX_PIXELS:
-                return Findings.of(
-                    "large", f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read; make tiles"
-                )
+            opened.verify()  # reads the checksums of a PNG, but makes its pixels unusable
+            (width, height), turned = opened.size, _is_turned(opened)
             is_jpeg, is_swapped = opened.format == "JPEG", turned and opened.format in SWAPPED
+        num_pixels = _num_pixels(data, opened)
+        if num_pixels > MAX_PIXELS:
+            return Findings.of("large", f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read; make tiles")
     except UnidentifiedImageError:
         what = f"is none of {', '.join(FORMATS)}, which training reads; convert it, or leave it out"
         return Findings.of("unreadable", what if data else "is empty; replace it")
@@ -140,8 +137,8 @@ def read_picture(data: bytes, name: str, num_channels: int = 3) -> NDArray[Any]:
     try:
         with _opened(data) as opened:
             opened.verify()
+        num_pixels = _num_pixels(data, opened)
         with _opened(data) as opened:
-            num_pixels = _num_pixels(opened)
             if num_pixels <= MAX_PIXELS and opened.format == "JPEG" and not data.endswith(END_OF_JPEG):
                 opened.draft("RGB", (1, 1))
                 opened.load()  # OpenCV would fill up one that is cut short with grey
@@ -189,16 +186,17 @@ def _is_turned(verified: ImageFile.ImageFile) -> bool:
     return False
 
 
-def _num_pixels(opened: ImageFile.ImageFile) -> int:
-    """Return the number of pixels of all pages."""
-    num_pixels = opened.width * opened.height
-    if opened.format == "TIFF":
-        for page in range(1, MAX_PAGES + 1):
-            try:
-                opened.seek(page)
-            except EOFError:
-                break
-            num_pixels += MAX_PIXELS if page == MAX_PAGES else opened.width * opened.height
+def _num_pixels(data: bytes, verified: ImageFile.ImageFile) -> int:
+    """Return the number of pixels of all pages of an image that was verified."""
+    num_pixels = verified.width * verified.height
+    if verified.format == "TIFF":
+        with _opened(data) as opened:
+            for page in range(1, MAX_PAGES + 1):
+                try:
+                    opened.seek(page)
+                except EOFError:
+                    break
+                num_pixels += MAX_PIXELS if page == MAX_PAGES else opened.width * opened.height
     return num_pixels
 
 
