@@ -56,8 +56,8 @@ class Execution(WorkdirOption, WorkersOption, NotifyOption):
         60.0,
         alias="checkpoint_every",
         title=f"a number of seconds from 0 to {YEAR_S}, which is a year, or auto",
-        description="Seconds between checkpoints within an epoch; auto takes one as soon as the last is committed, if "
-        "all stop training for less than 1 % of the time; 0 takes them at the ends of epochs only.",
+        description="Seconds between checkpoints within an epoch; auto chooses them by what one costs and how long "
+        "attempts lived, at most 1 % of the time if none was cut off; 0 takes them at the ends of epochs only.",
     )
     hang_after_s: Seconds = Field(
         1800.0,

@@ -83,8 +83,8 @@ class SessionCallbacks(TrainingCallbacks):
         except PeerError as error:
             self.commit(snapshot)  # the step is complete: it has the gradients of all ranks
             raise self.context.preemption.acknowledge() or error from error
-        is_due = self.schedule.due(step.num_batches - step.batch)
-        if notice is not None or (is_due and self.committer.is_idle):
+        is_due = self.schedule.due(step.num_batches - step.batch, is_idle=self.committer.is_idle)
+        if notice is not None or is_due:
             self.commit(snapshot)
         if notice is not None:
             raise notice

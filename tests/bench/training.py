@@ -138,7 +138,7 @@ class Bench:
         name: str,
         epochs: int,
         *,
-        every_s: float = 0,
+        every_s: float | str = 0,
         model: str = MODEL,
         trace: bool = False,
         env: dict[str, str] | None = None,
@@ -323,12 +323,15 @@ def bench_tracking(bench: Bench, num_epochs: int) -> None:
 
 
 def bench_goodput(bench: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
-    """Compare how long a training takes that is killed by the same schedule, restarted at once each time."""
+    """Compare how long a training takes that is killed by the same schedule, restarted at once each time.
+
+    Ours takes checkpoints as often as one does where machines vanish that often.
+    """
     stock = train_under_kills(
         bench, "goodput-stock", lambda name: bench.stock(name, num_epochs, changes=UNDER_KILLS), seed
     )
     ours = train_under_kills(
-        bench, "goodput-ours", lambda name: bench.ours(name, num_epochs, every_s=5, changes=UNDER_KILLS), seed
+        bench, "goodput-ours", lambda name: bench.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS), seed
     )
     print(f"  stock trained {bench.num_steps('goodput-stock')} steps for {num_steps}")
     print_goodput(describe_epochs(bench.run("goodput-ours"), num_steps), num_steps, stock=stock, ours=ours)
@@ -341,7 +344,7 @@ def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps
             lambda side: train_under_kills(
                 side,
                 "goodput-at-once",
-                lambda name: side.ours(name, num_epochs, every_s=5, changes=UNDER_KILLS),
+                lambda name: side.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS),
                 seed,
             ),
             [before, bench],

@@ -46,7 +46,7 @@ class Parts:
             committer=SimpleNamespace(
                 submit=lambda snapshot, **_about: self.committed.append(snapshot), check=self.check, is_idle=True
             ),
-            schedule=SimpleNamespace(due=lambda _num_left: self.due, taking=nullcontext),
+            schedule=SimpleNamespace(due=lambda _num_left, *, is_idle: self.due and is_idle, taking=nullcontext),
             reporter=SimpleNamespace(
                 on_step=lambda _step: None, on_epoch=lambda _row: None, on_validation_batch=lambda: None
             ),

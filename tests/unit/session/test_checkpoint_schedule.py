@@ -1,6 +1,7 @@
 """Times and cost of checkpoints, and the best interval."""
 
 import math
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -32,11 +33,11 @@ def test_a_checkpoint_is_due_after_its_interval_and_not_before():
     due = []
     for passed in (59.0, 1.0):
         clock.now += passed
-        due.append(schedule.due(0))
+        due.append(schedule.due(0, is_idle=True))
     taken(schedule, clock, 5.0)
     for passed in (0.0, 59.0, 1.0):
         clock.now += passed
-        due.append(schedule.due(0))
+        due.append(schedule.due(0, is_idle=True))
     assert due == [False, True, False, False, True]
 
 
@@ -47,7 +48,7 @@ def intervals(schedule, clock, *, num_epochs, num_steps, step_s, validation_s=0.
         last, epoch = clock.now, []
         for step in range(1, num_steps + 1):
             clock.now += step_s
-            if schedule.due(num_steps - step):
+            if schedule.due(num_steps - step, is_idle=True):
                 taken(schedule, clock, 0.0)
                 epoch.append(round(clock.now - last, 6))
                 last = clock.now
@@ -89,7 +90,7 @@ def test_no_step_waits_longer_than_the_interval(every_s, num_steps):
             step_s = random.choice([0.1, 1.0, 5.0])
             clock.now += step_s
             assert clock.now - last < every_s + step_s
-            if schedule.due(num_steps - step):
+            if schedule.due(num_steps - step, is_idle=True):
                 taken(schedule, clock, 0.1)
                 last = clock.now
         taken(schedule, clock, 0.1)
@@ -109,30 +110,106 @@ def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
     clock = Clock()
     schedule = CheckpointSchedule(0.0, [], clock)
     clock.now += 1e6
-    assert not schedule.due(0)
+    assert not schedule.due(0, is_idle=True)
     assert str(schedule).startswith("checkpoints after each epoch;")
 
 
 def test_auto_takes_checkpoints_in_a_hundredth_of_the_time():
-    """With `auto` the first is due at once, and each next one after a hundred times the mean stall, however much of the
-    stall came later.
-    """
+    """With `auto` the first is due after 5 s, each next one after a hundred times the mean cost, some of it later."""
     clock = Clock()
     schedule = CheckpointSchedule("auto", [], clock)
-    assert schedule.due(0)
+    due = []
+    for passed in (4.0, 1.0):
+        clock.now += passed
+        due.append(schedule.due(0, is_idle=True))
     taken(schedule, clock, 0.5)
     clock.now += 20.0
     with schedule.prolonged():
         clock.now += 0.5
-    due = []
     for passed in (99.0, 1.0):
         clock.now += passed
-        due.append(schedule.due(0))
-    assert due == [False, True]
-    assert schedule.to_json() == {"every_s": "auto", "num": 1, "stall_s": 1.0, "num_preempted": 0, "optimum_s": None}
-    assert str(schedule).startswith(
-        "checkpoints within 1% of the time and after each epoch; each stops training for 1000 ms"
-    )
+        due.append(schedule.due(0, is_idle=True))
+    assert due == [False, True, False, True]
+    assert schedule.to_json() == {
+        "every_s": "auto",
+        "num": 1,
+        "stall_s": 1.0,
+        "slowdown_s": 0.0,
+        "num_preempted": 0,
+        "optimum_s": None,
+    }
+    assert str(schedule).startswith("checkpoints automatically and after each epoch; each stops training for 1000 ms")
+
+
+def train_beside_commits(schedule, clock, *, num_steps, num_left=0):
+    """Train steps of 1 s, and of 1.25 s during the two after a checkpoint; return the times of the checkpoints."""
+    found, beside = [], 0
+    for step in range(1, num_steps + 1):
+        clock.now += 1.25 if beside else 1.0
+        beside = max(0, beside - 1)
+        if schedule.due(num_left + num_steps - step, is_idle=not beside):
+            taken(schedule, clock, 0.5)
+            found.append(clock.now)
+            beside = 2
+    return found
+
+
+def test_what_a_commit_slows_down_is_a_cost():
+    """Steps beside a commit are compared with the others, and the stall of their checkpoint is none of their time."""
+    clock = Clock()
+    schedule = CheckpointSchedule(10.0, [], clock)
+    assert len(train_beside_commits(schedule, clock, num_steps=60)) > 3
+    assert schedule.stall_s == pytest.approx(0.5)
+    assert schedule.slowdown_s == pytest.approx(0.5)
+    assert schedule.cost_s == pytest.approx(1.0)
+    assert "each stops training for 500 ms and slows it down by 500 ms" in str(schedule)
+
+
+def test_a_step_that_waits_is_no_cost_of_a_checkpoint():
+    """One step of a minute beside a commit, as of a machine that was paused, puts no checkpoint off."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [], clock)
+    train_beside_commits(schedule, clock, num_steps=300)
+    before = schedule.slowdown_s
+    assert before == pytest.approx(0.5)
+    taken(schedule, clock, 0.5)
+    clock.now += 60.0
+    schedule.due(100, is_idle=False)
+    clock.now += 60.0
+    schedule.due(99, is_idle=False)
+    assert schedule.slowdown_s < before + 0.25
+
+
+def test_without_a_step_alone_no_slowdown_is_known():
+    """Where a commit is always under way, there is nothing to compare with, and no checkpoint is due."""
+    clock = Clock()
+    schedule = CheckpointSchedule(10.0, [], clock)
+    taken(schedule, clock, 0.5)
+    for num_left in range(30, 0, -1):
+        clock.now += 1.0
+        assert not schedule.due(num_left, is_idle=False)
+    assert schedule.slowdown_s == 0.0
+
+
+def test_auto_follows_the_preemptions_once_there_are_any():
+    """Checkpoints divide the epoch into parts about as long as Young's interval, for the whole cost of one."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [30.0, 50.0], clock)
+    train_beside_commits(schedule, clock, num_steps=100, num_left=300)
+    assert schedule.optimum_s == pytest.approx(math.sqrt(2 * 1.0 * 40.0), rel=0.05)
+    later = train_beside_commits(schedule, clock, num_steps=300)
+    lengths = [later - earlier for earlier, later in pairwise(later)]
+    assert max(lengths) < schedule.optimum_s + 2.0
+    assert min(lengths) > schedule.optimum_s - 2.0
+
+
+def test_auto_takes_none_within_an_epoch_as_short_as_the_best_interval():
+    """An epoch that is a little longer than the interval is not divided: the checkpoint at its end is enough."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [4000.0], clock)
+    taken(schedule, clock, 0.5)  # 63 s are best
+    found = intervals(schedule, clock, num_epochs=1, num_steps=80, step_s=1.0)
+    assert len(found[0]) == 1
 
 
 def test_auto_leaves_time_for_the_ends_of_epochs():
@@ -143,7 +220,7 @@ def test_auto_leaves_time_for_the_ends_of_epochs():
     for _epoch in range(100):
         for _step in range(50):
             clock.now += 0.5
-            if schedule.due(0):
+            if schedule.due(0, is_idle=True):
                 taken(schedule, clock, 0.2)
                 within += 1
         taken(schedule, clock, 0.2)
@@ -159,7 +236,14 @@ def test_the_best_interval_is_that_of_young():
     taken(schedule, clock, 0.3, 0.5)
     assert schedule.stall_s == pytest.approx(0.4)
     assert schedule.optimum_s == pytest.approx(math.sqrt(2 * 0.4 * 2000.0))
-    assert schedule.to_json() == {"every_s": 60.0, "num": 2, "stall_s": 0.4, "num_preempted": 2, "optimum_s": 40.0}
+    assert schedule.to_json() == {
+        "every_s": 60.0,
+        "num": 2,
+        "stall_s": 0.4,
+        "slowdown_s": 0.0,
+        "num_preempted": 2,
+        "optimum_s": 40.0,
+    }
     assert "cut off after 2000 s on average, for which 40.0 s is best" in str(schedule)
 
 
