@@ -91,3 +91,22 @@ def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
     ):
         with pytest.raises(CorruptObjectError, match=rf"state\.pt: {why}"):
             restore_state(training.trainer, changed(change))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([3e38, 3e38], None),
+        ([-3e38, -3e38, 1.0], None),
+        ([], None),
+        ([1.0, float("nan")], "weight of the model"),
+        ([float("inf"), float("-inf")], "weight of the model"),
+        ([float("-inf"), 3e38], "weight of the model"),
+    ],
+)
+def test_numbers_that_overflow_in_a_sum_are_numbers(confined, values, found):
+    """However large the values are, a tensor of them is refused for one that is no number, and only for that."""
+    from job.training.state import not_a_number  # noqa: PLC0415 -- after Ultralytics was confined
+
+    state = {"scaler": None, "model": {"weight": torch.tensor(values)}, "ema": {}, "gradients": {}}
+    assert not_a_number(state) == found
