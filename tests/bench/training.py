@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -325,31 +324,29 @@ def bench_tracking(bench: Bench, num_epochs: int) -> None:
 def bench_goodput(bench: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
     """Compare how long a training takes that is killed by the same schedule, restarted at once each time.
 
-    Ours takes checkpoints as often as one does where machines vanish that often.
+    Ours takes checkpoints as often as is best for the lives that it has had.
     """
-    stock = train_under_kills(
-        bench, "goodput-stock", lambda name: bench.stock(name, num_epochs, changes=UNDER_KILLS), seed
-    )
-    ours = train_under_kills(
-        bench, "goodput-ours", lambda name: bench.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS), seed
+    stock, ours = train_under_kills(
+        {
+            "goodput-stock": (bench, lambda name: bench.stock(name, num_epochs, changes=UNDER_KILLS)),
+            "goodput-ours": (bench, lambda name: bench.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS)),
+        },
+        seed,
     )
     print(f"  stock trained {bench.num_steps('goodput-stock')} steps for {num_steps}")
     print_goodput(describe_epochs(bench.run("goodput-ours"), num_steps), num_steps, stock=stock, ours=ours)
 
 
 def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
-    """Compare the same of two versions of the job, which run at once: what the machine does meets both alike."""
-    with ThreadPoolExecutor() as pool:
-        theirs, ours = pool.map(
-            lambda side: train_under_kills(
-                side,
-                "goodput-at-once",
-                lambda name: side.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS),
-                seed,
-            ),
-            [before, bench],
-        )
-    print_goodput(describe_epochs(bench.run("goodput-at-once"), num_steps), num_steps, before=theirs, ours=ours)
+    """Compare the same of two versions of the job."""
+    theirs, ours = train_under_kills(
+        {
+            name: (side, lambda name, side=side: side.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS))
+            for name, side in {"goodput-theirs": before, "goodput-again": bench}.items()
+        },
+        seed,
+    )
+    print_goodput(describe_epochs(bench.run("goodput-again"), num_steps), num_steps, before=theirs, ours=ours)
 
 
 def describe_epochs(run: Run, num_steps: int) -> str:
@@ -360,24 +357,32 @@ def describe_epochs(run: Run, num_steps: int) -> str:
 
 
 def train_under_kills(
-    bench: Bench, name: str, start: "Callable[[str], subprocess.Popen[bytes]]", seed: int
-) -> tuple[float, int]:
-    """Train to the end; return the seconds, and how many times it was killed."""
-    chance = random.Random(seed)  # noqa: S311  # not for secrets
-    started, num_kills = time.monotonic(), 0
-    last = bench.folder / "stock" / name / "weights" / "last.pt"
-    while True:
-        process = start(name)
-        try:
-            if process.wait(chance.expovariate(1 / MEAN_LIFE_S)) == 0:
-                return time.monotonic() - started, num_kills
-        except subprocess.TimeoutExpired:
-            kill(process)
-            num_kills += 1
-        else:
-            assert last.exists(), bench.said(name)
-            print(f"  stock cannot go on and begins again: {bench.said(name)}", flush=True)
-            last.unlink()
+    sides: "dict[str, tuple[Bench, Callable[[str], subprocess.Popen[bytes]]]]", seed: int
+) -> list[tuple[float, int]]:
+    """Train each side to its end; return its seconds, and how many times it was killed.
+
+    They take turns, a life each of the same length, so that the drift of the machine meets both alike.
+    """
+    chances = {name: random.Random(seed) for name in sides}  # noqa: S311  # not for secrets
+    seconds, kills = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0)
+    left = list(sides)
+    while left:
+        for name in list(left):
+            bench, start = sides[name]
+            started, process = time.monotonic(), start(name)
+            try:
+                if process.wait(chances[name].expovariate(1 / MEAN_LIFE_S)) == 0:
+                    left.remove(name)
+                else:
+                    last = bench.folder / "stock" / name / "weights" / "last.pt"
+                    assert last.exists(), bench.said(name)
+                    print(f"  stock cannot go on and begins again: {bench.said(name)}", flush=True)
+                    last.unlink()
+            except subprocess.TimeoutExpired:
+                kill(process)
+                kills[name] += 1
+            seconds[name] += time.monotonic() - started
+    return [(seconds[name], kills[name]) for name in sides]
 
 
 def print_goodput(what: str, num_steps: int, **sides: tuple[float, int]) -> None:
