@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-AUTO_SHARE = 0.01
-"""Share of the time that checkpoints may cost at an interval of ``auto`` while no attempt was preempted."""
+AUTO_SHARE, MOST_SHARE = 0.01, 0.1
+"""Shares of the time that checkpoints may cost with ``auto``: while no attempt was preempted, and afterwards."""
 
 FIRST_S = 5.0
 """Seconds before the first checkpoint at an interval of ``auto``: what one costs is not known before."""
@@ -26,7 +26,8 @@ class CheckpointSchedule:
 
     Checkpoints divide the time to the end of an epoch, at which one is taken anyway, into equal parts, at most
     `every_s` long; an interval of 0 takes them at the ends of epochs only. With ``auto`` the parts are about as long as
-    is best for the preemptions seen so far, and if there were none, checkpoints cost at most `AUTO_SHARE` of the time.
+    is best for the preemptions seen so far, and checkpoints cost at most `MOST_SHARE` of the time; if there were none,
+    at most `AUTO_SHARE`.
     `preempted_after_s` are the lifetimes of the earlier attempts that were preempted.
     """
 
@@ -69,7 +70,7 @@ class CheckpointSchedule:
             costs_s = len(self._stalls_s) * self.cost_s  # those at the ends of epochs, which come unasked, too
             return passed_s >= (self.cost_s / AUTO_SHARE or FIRST_S) and now - self._begun >= costs_s / AUTO_SHARE
         else:
-            num_parts = round(all_s / self.optimum_s)
+            num_parts = round(all_s / max(self.optimum_s, self.cost_s / MOST_SHARE))
         return num_parts > 1 and passed_s * num_parts >= all_s
 
     @contextmanager
@@ -111,11 +112,18 @@ class CheckpointSchedule:
         return self.stall_s + self.slowdown_s
 
     @property
+    def mean_life_s(self) -> float | None:
+        """Mean time between preemptions, in seconds, in all that was trained until now; None without a preemption."""
+        if not self._lives_s:
+            return None
+        return (sum(self._lives_s) + self._clock() - self._begun) / len(self._lives_s)
+
+    @property
     def optimum_s(self) -> float | None:
         """The optimal interval in seconds, if attempts were preempted: Young (1974), sqrt(2 x cost x mean lifetime)."""
-        if not self._lives_s or not self.cost_s:
+        if self.mean_life_s is None or not self.cost_s:
             return None
-        return math.sqrt(2 * self.cost_s * statistics.fmean(self._lives_s))
+        return math.sqrt(2 * self.cost_s * self.mean_life_s)
 
     def _count_step(self, took_s: float, *, alone: bool) -> None:
         self._num_steps += 1
@@ -142,7 +150,4 @@ class CheckpointSchedule:
         text = f"checkpoints {chosen}; each stops training for {1000 * self.stall_s:.0f} ms{slows}"
         if self.optimum_s is None:
             return text if self._is_cut_off else f"{text}; no attempt was cut off so far"
-        mean_s = statistics.fmean(self._lives_s)
-        return (
-            f"{text}; attempts were cut off after {mean_s:.0f} s on average, for which {self.optimum_s:.1f} s is best"
-        )
+        return f"{text}; one was cut off in {self.mean_life_s:.0f} s on average: {self.optimum_s:.1f} s is best"

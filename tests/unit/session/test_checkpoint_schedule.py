@@ -196,11 +196,23 @@ def test_auto_follows_the_preemptions_once_there_are_any():
     clock = Clock()
     schedule = CheckpointSchedule("auto", [30.0, 50.0], clock)
     train_beside_commits(schedule, clock, num_steps=100, num_left=300)
-    assert schedule.optimum_s == pytest.approx(math.sqrt(2 * 1.0 * 40.0), rel=0.05)
+    shortest = schedule.optimum_s
+    assert shortest == pytest.approx(math.sqrt(2 * 1.0 * (80.0 + clock.now - 100.0) / 2), rel=0.05)
     later = train_beside_commits(schedule, clock, num_steps=300)
     lengths = [later - earlier for earlier, later in pairwise(later)]
     assert max(lengths) < schedule.optimum_s + 2.0
-    assert min(lengths) > schedule.optimum_s - 2.0
+    assert min(lengths) > shortest - 2.0
+
+
+def test_an_attempt_that_was_cut_off_at_once_is_not_the_rule():
+    """After a life of a moment this attempt's time counts as well, and checkpoints cost a tenth at most."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [0.1], clock)
+    taken = train_beside_commits(schedule, clock, num_steps=400, num_left=1000)
+    lengths = [later - earlier for earlier, later in pairwise(taken)]
+    assert schedule.cost_s == pytest.approx(1.0, rel=0.1)
+    assert min(lengths) > 7.0
+    assert lengths[-1] > 2 * lengths[0]
 
 
 def test_auto_takes_none_within_an_epoch_as_short_as_the_best_interval():
@@ -235,7 +247,7 @@ def test_the_best_interval_is_that_of_young():
     assert schedule.optimum_s is None  # what a checkpoint costs is not known yet
     taken(schedule, clock, 0.3, 0.5)
     assert schedule.stall_s == pytest.approx(0.4)
-    assert schedule.optimum_s == pytest.approx(math.sqrt(2 * 0.4 * 2000.0))
+    assert schedule.optimum_s == pytest.approx(math.sqrt(2 * 0.4 * 2000.4))  # this attempt has lived for 0.8 s
     assert schedule.to_json() == {
         "every_s": 60.0,
         "num": 2,
@@ -244,7 +256,7 @@ def test_the_best_interval_is_that_of_young():
         "num_preempted": 2,
         "optimum_s": 40.0,
     }
-    assert "cut off after 2000 s on average, for which 40.0 s is best" in str(schedule)
+    assert "one was cut off in 2000 s on average: 40.0 s is best" in str(schedule)
 
 
 def test_without_a_preemption_no_interval_is_best():
