@@ -69,7 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
     for item in items:
         if item.get_closest_marker("full") and not config.getoption("full"):
-            # Deselected tests would not be named at the end.
+            # They are whole: one of many alike for other recipes, phases or signals, or minutes long. `make test` would
+            # take hours with them. Deselected tests would not be named at the end.
             item.add_marker(pytest.mark.skip("belongs to the full matrices and storms; `make test-all` runs it"))
 
 
