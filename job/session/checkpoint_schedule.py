@@ -125,12 +125,6 @@ class CheckpointSchedule:
             return None
         return math.sqrt(2 * self.cost_s * self.mean_life_s)
 
-    def _count_step(self, took_s: float, *, alone: bool) -> None:
-        self._num_steps += 1
-        self._steps_s += took_s
-        self._num_beside += not alone
-        (self._alone_s if alone else self._beside_s).append(took_s)
-
     def to_json(self) -> dict[str, object]:
         """Return the schedule and its overhead for an attempt's record."""
         return {
@@ -150,4 +144,11 @@ class CheckpointSchedule:
         text = f"checkpoints {chosen}; each stops training for {1000 * self.stall_s:.0f} ms{slows}"
         if self.optimum_s is None:
             return text if self._is_cut_off else f"{text}; no attempt was cut off so far"
-        return f"{text}; one was cut off in {self.mean_life_s:.0f} s on average: {self.optimum_s:.1f} s is best"
+        lived = f"an attempt was cut off every {self.mean_life_s:.0f} s on average"
+        return f"{text}; {lived}, for which a checkpoint every {self.optimum_s:.1f} s is best"
+
+    def _count_step(self, took_s: float, *, alone: bool) -> None:
+        self._num_steps += 1
+        self._steps_s += took_s
+        self._num_beside += not alone
+        (self._alone_s if alone else self._beside_s).append(took_s)

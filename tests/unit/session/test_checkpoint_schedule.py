@@ -256,7 +256,7 @@ def test_the_best_interval_is_that_of_young():
         "num_preempted": 2,
         "optimum_s": 40.0,
     }
-    assert "one was cut off in 2000 s on average: 40.0 s is best" in str(schedule)
+    assert "cut off every 2000 s on average, for which a checkpoint every 40.0 s is best" in str(schedule)
 
 
 def test_without_a_preemption_no_interval_is_best():
