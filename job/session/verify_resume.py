@@ -234,14 +234,21 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
 
 def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
-    """Kill at random in each part of the training, then let it end; return the steps at each kill before its end."""
+    """Kill at random in each part of the training, then let it end; return the steps at each kill before its end.
+
+    No kill comes before the first checkpoint: a training that begins again proves nothing about resuming.
+    """
+    run = Run(piece.store, name)
     killed_after: list[int] = []
     for kill in range(num_kills):
         process = piece.start(name)
         try:
             target = int(num_steps * (kill + chance.random()) / num_kills)
             with Progress(f"until kill {kill + 1} of {num_kills}", num_steps, "step") as progress:
-                while (done := piece.num_steps(name)) < target and process.poll() is None:
+                while process.poll() is None:
+                    done = piece.num_steps(name)
+                    if done >= target and (killed_after or checkpoint.committed(run)):
+                        break
                     progress.to(done)
                     time.sleep(0.01)
             time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
@@ -250,7 +257,7 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
                 os.killpg(process.pid, signal.SIGKILL)
         if process.wait() in FATAL_HERE:
             raise _failed(piece, name, process.returncode)
-        if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
+        if process.returncode != -signal.SIGKILL or run.final() is not None:
             return killed_after
         killed_after.append(len(piece.trace(name)))
         after = counted(killed_after[-1], "step")

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from job.errors import TrainingError
+from job.runs import checkpoint
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.session import verify_resume as module
 from job.session.verify_resume import KILLED, Piece, train_straight, verify_resume
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
-from tests.support.cli_process import SOON_S, surroundings, wait_until
+from tests.support.cli_process import ROOT, SOON_S, surroundings, wait_until
 
 QUICK = """
 import json, os, sys
@@ -44,7 +46,7 @@ def test_a_training_that_ended_before_its_kills_proves_nothing(piece, monkeypatc
 
 
 def test_a_verdict_needs_a_resumption(piece, monkeypatch):
-    """Kills that all came before the first checkpoint prove nothing about resuming."""
+    """Kills after which the training began again prove nothing about resuming."""
     train_straight(piece)
     monkeypatch.setattr(module, "_train_with_kills", lambda *_: [0, 0])
     with pytest.raises(TrainingError, match="killed 2 of 2 times before its end and resumed 0 times"):
@@ -61,18 +63,36 @@ class Early:
         return 0.0
 
 
+PATIENT = """
+import sys, time
+from job.runs.run import Run
+from job.storage.open_store import open_store
+from tests.support.fake_trainer import commit
+words = dict(zip(sys.argv, sys.argv[1:]))
+commit(Run(open_store(words["--bucket"]), words["--run"]), 0, 0, 1)
+time.sleep(1000)
+"""
+"""A training that commits a checkpoint, and stays."""
+
+
 @pytest.fixture
-def patient(piece):
+def patient(piece, monkeypatch):
     """A piece whose training stays until it is killed."""
-    program = piece.folder / "patient.py"
-    program.write_text("import time\ntime.sleep(1000)\n")
-    return Piece(piece.store, (), piece.folder, (sys.executable, str(program)))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return Piece(piece.store, (), piece.folder, (sys.executable, "-c", PATIENT))
 
 
 def test_a_kill_before_the_end_counts(patient, monkeypatch):
     """Each process that SIGKILL ended before the run did is a kill."""
     monkeypatch.setattr(module, "train_straight", lambda *_: None)
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
+
+
+def test_no_kill_comes_before_the_first_checkpoint(patient, monkeypatch):
+    """Where chance says to kill at once, there is something to resume from all the same."""
+    monkeypatch.setattr(module, "train_straight", lambda *_: None)
+    module._train_with_kills(patient, KILLED, 1, 0, Early())
+    assert checkpoint.committed(Run(patient.store, KILLED)) == [CheckpointId(0, 0, 1)]
 
 
 def test_a_kill_after_the_end_is_none(patient, monkeypatch):
