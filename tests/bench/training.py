@@ -61,8 +61,8 @@ BEFORE = "before"
 
 MEAN_LIFE_S = 40.0
 
-UNDER_KILLS: dict[str, object] = {"imgsz": 96}
-"""Changed arguments of the trainings under kills: 20 steps take about 5 s."""
+IMGSZ_UNDER_KILLS = 96
+"""At which 20 steps of the trainings under kills take about 5 s, on a slow machine."""
 
 TURN_S = 0.5
 
@@ -321,15 +321,16 @@ def bench_tracking(bench: Bench, num_epochs: int) -> None:
         )
 
 
-def bench_goodput(bench: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
+def bench_goodput(bench: Bench, imgsz: int, num_epochs: int, num_steps: int, seed: int) -> None:
     """Compare how long a training takes that is killed by the same schedule, restarted at once each time.
 
     Ours takes checkpoints as often as is best for the lives that it has had.
     """
+    changes = {"imgsz": imgsz}
     stock, ours = train_under_kills(
         {
-            "goodput-stock": (bench, lambda name: bench.stock(name, num_epochs, changes=UNDER_KILLS)),
-            "goodput-ours": (bench, lambda name: bench.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS)),
+            "goodput-stock": (bench, lambda name: bench.stock(name, num_epochs, changes=changes)),
+            "goodput-ours": (bench, lambda name: bench.ours(name, num_epochs, every_s="auto", changes=changes)),
         },
         seed,
     )
@@ -337,11 +338,12 @@ def bench_goodput(bench: Bench, num_epochs: int, num_steps: int, seed: int) -> N
     print_goodput(describe_epochs(bench.run("goodput-ours"), num_steps), num_steps, stock=stock, ours=ours)
 
 
-def bench_goodput_before(bench: Bench, before: Bench, num_epochs: int, num_steps: int, seed: int) -> None:
+def bench_goodput_before(bench: Bench, before: Bench, imgsz: int, num_epochs: int, num_steps: int, seed: int) -> None:
     """Compare the same of two versions of the job."""
+    changes = {"imgsz": imgsz}
     theirs, ours = train_under_kills(
         {
-            name: (side, lambda name, side=side: side.ours(name, num_epochs, every_s="auto", changes=UNDER_KILLS))
+            name: (side, lambda name, side=side: side.ours(name, num_epochs, every_s="auto", changes=changes))
             for name, side in {"goodput-theirs": before, "goodput-again": bench}.items()
         },
         seed,
@@ -410,6 +412,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7, help="how many times each is restarted")
     parser.add_argument("--epochs", type=int, default=12, help="epochs of the trainings that take turns")
+    parser.add_argument("--imgsz", type=int, default=IMGSZ_UNDER_KILLS, help="image size of the trainings under kills")
     parser.add_argument("--before", type=Path, help="checkout of another version, which trains beside")
     parts_of_all = ["epochs", "checkpoint", "restart", "tracking", "goodput", "long-epochs", "goodput-before"]
     parser.add_argument("--only", nargs="+", choices=parts_of_all, help="the last one is for --before")
@@ -425,9 +428,10 @@ def main() -> None:
             "checkpoint": lambda: bench_checkpoint(bench, before),
             "restart": lambda: bench_restart(bench, before, chosen.pairs),
             "tracking": lambda: bench_tracking(bench, chosen.epochs),
-            "goodput": lambda: bench_goodput(bench, num_epochs=100, num_steps=2000, seed=1),
+            "goodput": lambda: bench_goodput(bench, chosen.imgsz, num_epochs=100, num_steps=2000, seed=1),
             "long-epochs": lambda: bench_goodput(
                 Bench(base / "long", functools.partial(draw_demo_pictures, num_times=8)),
+                chosen.imgsz,
                 num_epochs=12,
                 num_steps=1920,
                 seed=1,
@@ -435,7 +439,7 @@ def main() -> None:
         }
         if before:
             parts["goodput-before"] = lambda: bench_goodput_before(
-                bench, before, num_epochs=100, num_steps=2000, seed=1
+                bench, before, chosen.imgsz, num_epochs=100, num_steps=2000, seed=1
             )
         for name, part in parts.items():
             if chosen.only is None or name in chosen.only:
