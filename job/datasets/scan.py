@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -161,22 +162,35 @@ def scan_arriving(
     data, scan = read_data_yaml(folder, names), None
     images = set(filter(is_image, names))
     scanned = images | set(map(label_of, images))
+    num_threads = max(1, num_cores() - 1)  # the pull needs one
+    waiting: SimpleQueue[str | None] = SimpleQueue()
+    is_over = False
+
+    def read_waiting(scan: DatasetScan) -> None:
+        while (name := waiting.get()) is not None and not is_over:
+            scan.read_file(name)
 
     def arrived(name: str) -> None:
         nonlocal data, scan
         if is_data_yaml(name):
             data = read_data_yaml(folder, names)
         elif name in scanned and data.content:
-            scan = scan or DatasetScan(
-                Layout(folder, data), folder / SCAN_CACHE, single_class=single_class, known_hashes=known_hashes
-            )
-            pool.submit(scan.read_file, name)
+            if scan is None:
+                scan = DatasetScan(
+                    Layout(folder, data), folder / SCAN_CACHE, single_class=single_class, known_hashes=known_hashes
+                )
+                for _ in range(num_threads):  # a task for each file would take as long as to read a label
+                    pool.submit(read_waiting, scan)
+            waiting.put(name)
 
-    with _decoding_pool(max(1, num_cores() - 1)) as pool:  # the pull needs one
+    with _decoding_pool(num_threads) as pool:
         try:
             yield arrived
         finally:
-            pool.shutdown(cancel_futures=True)
+            is_over = True
+            for _ in range(num_threads):
+                waiting.put(None)
+            pool.shutdown()
             if scan is not None:
                 scan.save()
 
