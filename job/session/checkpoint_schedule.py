@@ -61,6 +61,8 @@ class CheckpointSchedule:
         passed_s = now - self._last
         if not is_idle or not passed_s:
             return False
+        if self._every_s == "auto" and self._beside_s and not self._alone_s:
+            return False  # what a commit slows down shows beside a step alone
         all_s = passed_s + num_left * self._steps_s / max(1, self._num_steps) + self._validation_s
         if not isinstance(self._every_s, str):
             if passed_s >= self._every_s:
@@ -70,7 +72,7 @@ class CheckpointSchedule:
             costs_s = len(self._stalls_s) * self.cost_s  # those at the ends of epochs, which come unasked, too
             return passed_s >= (self.cost_s / AUTO_SHARE or FIRST_S) and now - self._begun >= costs_s / AUTO_SHARE
         else:
-            num_parts = round(all_s / max(self.optimum_s, self.cost_s / MOST_SHARE))
+            num_parts = min(round(all_s / self.optimum_s), math.floor(all_s * MOST_SHARE / self.cost_s))
         return num_parts > 1 and passed_s * num_parts >= all_s
 
     @contextmanager

@@ -35,6 +35,7 @@ from job.storage.object_store import Store
 from job.text import counted
 from job.tracking.credentials import DISABLED, MODE
 from job.training.files import STATE
+from job.training.isolation import isolate_ultralytics
 from job.training.position import Position
 
 log = logging.getLogger(__name__)
@@ -218,6 +219,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
             f"{len(killed_after)} of {counted(num_kills, 'time')} before its end and resumed "
             f"{counted(len(resumed_at), 'time')}; make it longer with --seconds, or pass fewer --kills"
         )
+    isolate_ultralytics(piece.folder / "ultralytics")  # states are read by modules that import it
     states = {which: _final_state(piece, which) for which in (STRAIGHT, name)}
     different = first_differences(states[STRAIGHT], states[name])
     if different:

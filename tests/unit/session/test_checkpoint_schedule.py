@@ -180,6 +180,39 @@ def test_a_step_that_waits_is_no_cost_of_a_checkpoint():
     assert schedule.slowdown_s < before + 0.25
 
 
+def train_beside_short_commits(schedule, clock, *, num_steps, step_s, slower_s, stall_s, late_s=0.0):
+    """Train steps, one slower after each checkpoint, whose commit ends within it; return the number of checkpoints."""
+    found, is_beside = 0, False
+    for step in range(1, num_steps + 1):
+        clock.now += step_s + slower_s * is_beside
+        is_beside = schedule.due(num_steps - step, is_idle=True)
+        if is_beside:
+            found += 1
+            taken(schedule, clock, stall_s)
+            with schedule.prolonged():
+                clock.now += late_s
+    return found
+
+
+def test_a_commit_that_is_shorter_than_a_step_slows_it_down():
+    """The step after a checkpoint is beside its commit, even if that has ended by then; a late stall is none of it."""
+    clock = Clock()
+    schedule = CheckpointSchedule(10.0, [], clock)
+    options = {"step_s": 1.0, "slower_s": 0.25, "stall_s": 0.1, "late_s": 0.3}
+    assert train_beside_short_commits(schedule, clock, num_steps=95, **options) > 3
+    assert schedule.stall_s == pytest.approx(0.4)
+    assert schedule.slowdown_s == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("step_s", [1.0, 6.0, 20.0])
+def test_auto_reckons_with_what_commits_slow_down(step_s):
+    """Stalls and slow steps together take a hundredth of the time, also where a step is longer than the first wait."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [], clock)
+    num = train_beside_short_commits(schedule, clock, num_steps=2000, step_s=step_s, slower_s=1.0, stall_s=0.05)
+    assert 0 < num <= 1 + 0.01 * (clock.now - 100.0) / 1.05
+
+
 def test_without_a_step_alone_no_slowdown_is_known():
     """Where a commit is always under way, there is nothing to compare with, and no checkpoint is due."""
     clock = Clock()
@@ -215,6 +248,14 @@ def test_an_attempt_that_was_cut_off_at_once_is_not_the_rule():
     assert lengths[-1] > 2 * lengths[0]
 
 
+def test_a_short_epoch_is_not_divided_if_that_costs_more_than_a_tenth():
+    """An epoch of fifteen times the cost has the checkpoint at its end alone, however often attempts are cut off."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [0.1] * 1000, clock)
+    taken(schedule, clock, 1.0)
+    assert [len(epoch) for epoch in intervals(schedule, clock, num_epochs=1, num_steps=15, step_s=1.0)] == [1]
+
+
 def test_auto_takes_none_within_an_epoch_as_short_as_the_best_interval():
     """An epoch that is a little longer than the interval is not divided: the checkpoint at its end is enough."""
     clock = Clock()
@@ -238,6 +279,26 @@ def test_auto_leaves_time_for_the_ends_of_epochs():
         taken(schedule, clock, 0.2)
     assert within > 0
     assert (100 + within) * 0.2 <= 0.01 * (clock.now - 100.0) + 2 * 0.2  # the last within an epoch, and at its end
+
+
+def test_auto_leaves_time_for_what_the_ends_of_epochs_slow_down():
+    """What commits at the ends of epochs slow down is in the hundredth, too."""
+    clock = Clock()
+    schedule = CheckpointSchedule("auto", [], clock)
+    within = sum(
+        len(train_beside_commits(schedule, clock, num_steps=100)) + len(end_beside_commit(schedule, clock))
+        for _epoch in range(100)
+    )
+    assert 0 < within <= 0.01 * (clock.now - 100.0) / schedule.cost_s - 100 + 2  # the last one, and at its end
+
+
+def end_beside_commit(schedule, clock):
+    """End an epoch with a checkpoint, whose commit slows two steps of the next one; return no checkpoint."""
+    taken(schedule, clock, 0.2)
+    for num_left in (102, 101):
+        clock.now += 1.25
+        assert not schedule.due(num_left, is_idle=False)
+    return []
 
 
 def test_the_best_interval_is_that_of_young():
