@@ -179,7 +179,7 @@ def scan_arriving(
                 scan = DatasetScan(
                     Layout(folder, data), folder / SCAN_CACHE, single_class=single_class, known_hashes=known_hashes
                 )
-                for _ in range(num_threads):  # a task for each file would take as long as to read a label
+                for _ in range(num_threads):  # a task for each file would add a fifth to the CPU time
                     pool.submit(read_waiting, scan)
             waiting.put(name)
 

@@ -92,11 +92,16 @@ def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten,
 
 @pytest.mark.parametrize("recipe", ["base", *(pytest.param(name, marks=pytest.mark.full) for name in "CT")])
 def test_the_command_prints_the_verdict(tmp_path, recipe):
-    """`job verify-resume` trains a piece of the demo, kills it, prints PASS with the digests, and tells no server."""
+    """`job verify-resume` kills a piece of the demo, prints PASS with digests, and leaves all else alone."""
     words = ("verify-resume", "--recipe", recipe, "--kills", "1", "--imgsz", "64", "--epochs", "1", "--batch", "4")
+    settings = tmp_path / "settings"
+    settings.mkdir()
     with running_wandb_server() as server:
-        done = job(*words, "--workdir", tmp_path, **server.env, JOB_NOTIFY=server.url)
+        done = job(
+            *words, "--workdir", tmp_path / "work", **server.env, JOB_NOTIFY=server.url, YOLO_CONFIG_DIR=str(settings)
+        )
     assert done.returncode == 0, done.stderr
+    assert list(settings.iterdir()) == []
     assert not server.asked.is_set()
     assert "PASS" in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()[-4:-1]] == ["model", "ema", "optimizer"]
