@@ -10,7 +10,15 @@ import cv2
 import numpy as np
 import torch
 from ultralytics.data import augment
-from ultralytics.data.augment import Compose, Format, Mosaic, RandomFlip, RandomHSV
+from ultralytics.data.augment import (
+    Compose,
+    CopyPaste,
+    Format,
+    Mosaic,
+    RandomFlip,
+    RandomHSV,
+    RandomPerspective,
+)
 
 PADDING = 114
 """Grey of a mosaic where no picture lies, in each channel."""
@@ -22,22 +30,101 @@ Labels = dict[str, Any]
 """What Ultralytics knows of an image and its objects; ``img`` has the pixels ``(h, w, c)`` uint8."""
 
 
-class CanvasMosaic(Mosaic):
-    """Mosaic of four images on one canvas, which the affine transform reads before the next mosaic."""
+class Canvas:
+    """The pixels of a mosaic, in one array: pictures that were laid on it are pasted where they are looked at."""
 
-    canvas: np.ndarray | None = None
+    def __init__(self) -> None:
+        self.pixels: np.ndarray | None = None
+        self._laid: list[tuple[np.ndarray, Labels]] = []
+
+    def lay(self, shape: tuple[int, int, int], laid: list[tuple[np.ndarray, Labels]]) -> np.ndarray:
+        """Lay pictures out, each with Ultralytics' patch of it.
+
+        Returns:
+            Pixels ``(h, w, c)`` that are those of the mosaic where they were pasted.
+        """
+        if self.pixels is None or self.pixels.shape != shape:
+            self.pixels = np.empty(shape, np.uint8)
+        self._laid = laid
+        return self.pixels
+
+    def paste(self, left: int, top: int, right: int, bottom: int) -> None:
+        """Paste what is laid out, within the bounds of a rectangle, and forget it."""
+        if not self._laid or self.pixels is None:
+            return
+        self.pixels[top:bottom, left:right] = PADDING
+        for img, patch in self._laid:
+            x1, y1 = max(left, patch["x1a"]), max(top, patch["y1a"])
+            x2, y2 = min(right, patch["x2a"]), min(bottom, patch["y2a"])
+            if x1 < x2 and y1 < y2:
+                dx, dy = patch["x1b"] - patch["x1a"], patch["y1b"] - patch["y1a"]
+                self.pixels[y1:y2, x1:x2] = img[y1 + dy : y2 + dy, x1 + dx : x2 + dx]
+        self._laid = []
+
+    def paste_all(self) -> None:
+        """Paste all that is laid out, and forget it."""
+        if self.pixels is not None:
+            self.paste(0, 0, self.pixels.shape[1], self.pixels.shape[0])
+
+
+class CanvasMosaic(Mosaic):
+    """Mosaic of four images laid on a canvas, which the affine transform reads before the next mosaic."""
+
+    canvas: Canvas
 
     def apply_image(self, labels: Labels, params: Labels) -> Labels:
-        """Paste the four images."""
+        """Lay the four images out."""
         shape = (2 * self.imgsz, 2 * self.imgsz, labels["img"].shape[2])
-        if self.canvas is None or self.canvas.shape != shape:
-            self.canvas = np.empty(shape, np.uint8)
-        self.canvas.fill(PADDING)
-        for part in params["layout"]:
-            pasted = part["labels_patch"]["img"][part["y1b"] : part["y2b"], part["x1b"] : part["x2b"]]
-            self.canvas[part["y1a"] : part["y2a"], part["x1a"] : part["x2a"]] = pasted
-        labels["img"] = self.canvas
+        laid = [(patch["labels_patch"]["img"], patch) for patch in params["layout"]]
+        labels["img"] = self.canvas.lay(shape, laid)
         return labels
+
+
+class CanvasCopyPaste(CopyPaste):
+    """Objects copied on the whole mosaic."""
+
+    canvas: Canvas
+
+    def __call__(self, labels: Labels) -> Labels:
+        """Copy them, if any are to be."""
+        if self.p:
+            self.canvas.paste_all()
+        pasted: Labels = super().__call__(labels)
+        return pasted
+
+
+class VisibleAffine(RandomPerspective):
+    """Affine transform for which of a mosaic only what it reads is pasted."""
+
+    canvas: Canvas
+
+    def apply_image(self, labels: Labels, params: Labels) -> Labels:
+        """Transform the image."""
+        if self.perspective or not np.linalg.det(params["M"]):
+            self.canvas.paste_all()
+        else:
+            self.canvas.paste(*visible_bounds(params["M"], params["size"], labels["img"].shape[1::-1]))
+        transformed: Labels = super().apply_image(labels, params)
+        return transformed
+
+
+def visible_bounds(
+    matrix: np.ndarray, size: tuple[int, int], size_before: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the pixels that an affine transform reads.
+
+    Args:
+        matrix: ``(3, 3)``, from pixels before to pixels after, with an inverse.
+        size: Width and height after it.
+        size_before: Those before.
+    """
+    width, height = size
+    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], np.float64)
+    read = (np.linalg.inv(matrix.astype(np.float64)) @ corners)[:2]
+    margin = 2  # of which interpolation needs one, and coordinates of 1/32 px less than another
+    left, top = np.clip(np.floor(read.min(axis=1)) - margin, 0, size_before).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(read.max(axis=1)) + margin, 0, size_before).astype(int).tolist()
+    return left, top, right, bottom
 
 
 class InPlaceHSV(RandomHSV):
@@ -104,14 +191,27 @@ class PlanarFormat(Format):
         return torch.from_numpy(planes)
 
 
-KEPT = {Mosaic: CanvasMosaic, RandomHSV: InPlaceHSV, RandomFlip: InPlaceFlip, Format: PlanarFormat}
+KEPT = {
+    Mosaic: CanvasMosaic,
+    CopyPaste: CanvasCopyPaste,
+    RandomPerspective: VisibleAffine,
+    RandomHSV: InPlaceHSV,
+    RandomFlip: InPlaceFlip,
+    Format: PlanarFormat,
+}
 """Transforms of Ultralytics that have a counterpart here."""
 
 
 def keep_arrays(transforms: Compose) -> None:
     """Let the transforms of a training write into kept arrays, also those before which one mixes images."""
+    _keep_arrays(transforms, Canvas())
+
+
+def _keep_arrays(transforms: Compose, canvas: Canvas) -> None:
     for transform in transforms.transforms:
         transform.__class__ = KEPT.get(type(transform), type(transform))
+        if isinstance(transform, CanvasMosaic | CanvasCopyPaste | VisibleAffine):
+            transform.canvas = canvas
         for inner in (transform, getattr(transform, "pre_transform", None)):
             if isinstance(inner, Compose):
-                keep_arrays(inner)
+                _keep_arrays(inner, canvas)

@@ -272,7 +272,7 @@ def _empty_images(num: int, px: int) -> torch.Tensor:
     """Return memory for the images of a batch, which a worker shares as `default_collate` does."""
     shape = (num, NUM_CHANNELS, px, px)
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.from_numpy(np.empty(shape, np.uint8))  # which asks for huge pages; torch.empty does not
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # noqa: SLF001 -- no public way without a copy
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 

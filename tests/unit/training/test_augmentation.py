@@ -33,6 +33,9 @@ OFTEN = NEVER | {
 
 TRANSFORMS = {
     "mosaic alone": NEVER | {"mosaic": 1.0},
+    "mosaic in all directions": NEVER
+    | {"mosaic": 1.0, "degrees": 180.0, "scale": 0.9, "shear": 40.0, "translate": 0.5},
+    "mosaic or nothing": NEVER | {"mosaic": 0.5, "scale": 0.9, "mixup": 0.3},
     "flips alone": NEVER | {"flipud": 0.5, "fliplr": 0.5},
     "colours alone": NEVER | {"hsv_h": 0.5, "hsv_s": 0.9, "hsv_v": 0.9},
     "hue alone": NEVER | {"hsv_h": 0.5},
@@ -47,24 +50,35 @@ TRANSFORMS = {
 
 
 @pytest.fixture
-def samples(confined):
-    """A function that makes samples with stock transforms, and the same samples with kept arrays."""
+def transforms(confined):
+    """A function that returns the transforms of a training, stock or with kept arrays."""
     from ultralytics.data.augment import Format, v8_transforms  # noqa: PLC0415 -- Ultralytics is confined first
 
     from job.training.augmentation import keep_arrays  # noqa: PLC0415 -- imports Ultralytics
 
+    def build(pictures, names, *, kept):
+        options = SimpleNamespace(**names)
+        built = v8_transforms(pictures, PX, options)
+        built.append(Format(bbox_format="xywh", batch_idx=True, bgr=options.bgr))
+        if kept:
+            keep_arrays(built)
+        return built
+
+    return build
+
+
+@pytest.fixture
+def samples(transforms):
+    """A function that makes samples with stock transforms, and the same samples with kept arrays."""
+
     def make(names, num_channels=3):
         pictures = Pictures(num_channels)
-        options = SimpleNamespace(**names)
         for kept in (False, True):
-            transforms = v8_transforms(pictures, PX, options)
-            transforms.append(Format(bbox_format="xywh", batch_idx=True, bgr=options.bgr))
-            if kept:
-                keep_arrays(transforms)
+            built = transforms(pictures, names, kept=kept)
             made = []
             for number in range(20):
                 start_streams("test", number)
-                made.append(transforms(pictures.get_image_and_label(number % NUM_IMAGES)))
+                made.append(built(pictures.get_image_and_label(number % NUM_IMAGES)))
             yield made
 
     return make
@@ -119,3 +133,13 @@ def test_images_of_other_channels_are_augmented_as_before(samples, num_channels)
     """Grey images and those of four channels get the pixels of the stock transforms."""
     stock, kept = samples(OFTEN, num_channels)
     assert all(torch.equal(theirs["img"], ours["img"]) for theirs, ours in zip(stock, kept, strict=True))
+
+
+def test_of_a_mosaic_only_what_is_visible_is_pasted(transforms):
+    """Of pictures enlarged tenfold a fiftieth of the canvas is pasted at most, and the rest is as it was before."""
+    pictures = Pictures(num_channels=3)
+    built = transforms(pictures, NEVER | {"mosaic": 1.0, "scale": (10.0, 10.0)}, kept=True)
+    laid_on = built.transforms[0].transforms[0].canvas
+    laid_on.pixels = np.zeros((2 * PX, 2 * PX, 3), np.uint8)
+    built(pictures.get_image_and_label(0))
+    assert 0 < laid_on.pixels.any(axis=2).mean() < 1 / 50
