@@ -10,15 +10,7 @@ import cv2
 import numpy as np
 import torch
 from ultralytics.data import augment
-from ultralytics.data.augment import (
-    Compose,
-    CopyPaste,
-    Format,
-    Mosaic,
-    RandomFlip,
-    RandomHSV,
-    RandomPerspective,
-)
+from ultralytics.data.augment import Compose, CopyPaste, Format, Mosaic, RandomFlip, RandomHSV, RandomPerspective
 
 PADDING = 114
 """Grey of a mosaic where no picture lies, in each channel."""
@@ -34,7 +26,7 @@ class Canvas:
     """The pixels of a mosaic, in one array: pictures that were laid on it are pasted where they are looked at."""
 
     def __init__(self) -> None:
-        self.pixels: np.ndarray | None = None
+        self.pixels = np.empty((0, 0, 0), np.uint8)
         self._laid: list[tuple[np.ndarray, Labels]] = []
 
     def lay(self, shape: tuple[int, int, int], laid: list[tuple[np.ndarray, Labels]]) -> np.ndarray:
@@ -43,14 +35,14 @@ class Canvas:
         Returns:
             Pixels ``(h, w, c)`` that are those of the mosaic where they were pasted.
         """
-        if self.pixels is None or self.pixels.shape != shape:
+        if self.pixels.shape != shape:
             self.pixels = np.empty(shape, np.uint8)
         self._laid = laid
         return self.pixels
 
     def paste(self, left: int, top: int, right: int, bottom: int) -> None:
         """Paste what is laid out, within the bounds of a rectangle, and forget it."""
-        if not self._laid or self.pixels is None:
+        if not self._laid:
             return
         self.pixels[top:bottom, left:right] = PADDING
         for img, patch in self._laid:
@@ -63,8 +55,7 @@ class Canvas:
 
     def paste_all(self) -> None:
         """Paste all that is laid out, and forget it."""
-        if self.pixels is not None:
-            self.paste(0, 0, self.pixels.shape[1], self.pixels.shape[0])
+        self.paste(0, 0, *self.pixels.shape[1::-1])
 
 
 class CanvasMosaic(Mosaic):

@@ -6,12 +6,15 @@ same files and arguments.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
+import itertools
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -28,6 +31,8 @@ from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from numpy.typing import NDArray
 
     from job.training.trainer import Trainer
@@ -37,14 +42,26 @@ NUM_IMAGES = 400
 NUM_PICTURES, HEIGHT, WIDTH, QUALITY = 24, 3000, 4000, 90
 """Pictures of 12 megapixels, as a drone takes them."""
 
+NUM_NAMES = 6 * NUM_PICTURES
+"""Files of them, some of the same content: more than a loader keeps decoded, as in a dataset of some size."""
+
+STOCK, OURS, PREPARED, STOCK_TRANSFORMS = "stock", "decoded", "pixels prepared", "stock transforms"
+"""Loaders: Ultralytics' own, ours, ours with prepared pixels, and ours with decoder and transforms of Ultralytics."""
+
+KEYED = (OURS, PREPARED, STOCK_TRANSFORMS)
+"""Those that have to make the same samples."""
+
 Batches = Callable[[int], Iterable[Any]]
 """The batches of an epoch (0-based)."""
+
+Loader = Callable[[int], tuple[float, str]]
+"""Makes so many next samples; returns CPU seconds, and a digest of them."""
 
 
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="turns of each loader")
+    parser.add_argument("--pairs", type=int, default=5, help="epochs of each loader")
     pairs = parser.parse_args().pairs
     with tempfile.TemporaryDirectory(prefix="bench-") as base:
         folder = Path(base)
@@ -55,36 +72,90 @@ def main() -> None:
 
 
 def compare_cpu(folder: Path, pairs: int) -> None:
-    """Print CPU seconds of a sample of recipe A from pictures of 12 megapixels, and whether samples are equal."""
-    pictures, imgsz = folder / "pictures", load_recipe("A").train["imgsz"]
-    trainer = make_trainer(folder, pictures, 0, imgsz)
-    with patch.object(prepared_pixels, "RESERVED_BYTES", 0):
-        prepared = make_trainer(folder, pictures, 0, imgsz, pixels=pixel_folder(folder / "pixels", pictures))
-        fill(prepared.train_loader.dataset)
-    decoded = trainer.train_loader.dataset.recent
-    seconds: dict[str, list[tuple[float, float]]] = {"": [], ", pixels prepared": []}
-    digests: list[tuple[str, ...]] = []
-    for turn in range(pairs + 1):
-        decoded.clear()
-        theirs, mine, read = in_turns(
-            by_stock_decoder(stock_batches(trainer)(turn)),
-            trainer.epoch_of_batches(turn, 0),
-            prepared.epoch_of_batches(turn, 0),
-        )
-        decoded.clear()
-        with stock_transforms(trainer):
-            (same,) = in_turns(by_stock_decoder(trainer.epoch_of_batches(turn, 0)))
-        digests.append((same[1], mine[1], read[1]))
-        for pairs_of, (took, _) in zip(seconds.values(), (mine, read), strict=True):
-            if turn:  # the first has the memory of all that follow to fetch
-                pairs_of.append((theirs[0] / NUM_PICTURES, took / NUM_PICTURES))
-    differ = "none" if all(len(set(of_turn)) == 1 for of_turn in digests) else "some"
-    for kind, pairs_of in seconds.items():
+    """Print CPU seconds of a sample of recipe A from pictures of 12 megapixels, and whether samples are equal.
+
+    Each loader has a process of its own. They take turns batch by batch, after an epoch in which their caches fill. A
+    pair is of whole epochs: pictures are decoded some batches ahead, as many as an epoch has in all.
+    """
+    with contextlib.ExitStack() as stack:
+        loaders = {kind: stack.enter_context(running_loader(kind, folder)) for kind in (STOCK, *KEYED)}
+        for ask in loaders.values():
+            ask(NUM_NAMES)
+        epochs = [take_turns(loaders) for _ in range(pairs)]
+    differ = "none" if all(len({epoch[kind][1] for kind in KEYED}) == 1 for epoch in epochs) else "some"
+    for kind in (OURS, PREPARED):
         print_pairs(
-            f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px{kind}",
-            pairs_of,
-            f"stock transforms make other samples (of {NUM_PICTURES * len(digests)}, {differ} differ)",
+            f"CPU time of a sample of recipe A from {WIDTH} x {HEIGHT} px, {kind}",
+            [(epoch[STOCK][0] / NUM_NAMES, epoch[kind][0] / NUM_NAMES) for epoch in epochs],
+            f"stock transforms make other samples (of {NUM_NAMES * pairs}, {differ} differ)",
         )
+
+
+def take_turns(loaders: dict[str, Loader]) -> dict[str, tuple[float, str]]:
+    """Return CPU seconds of an epoch of each loader, batch by batch in turns, and digests of its samples."""
+    found = dict.fromkeys(loaders, (0.0, ""))
+    batch = load_recipe("A").train["batch"]
+    for _ in range(NUM_NAMES // batch):
+        for kind, ask in loaders.items():
+            took_s, digest = ask(batch)
+            found[kind] = (found[kind][0] + took_s, found[kind][1] + digest)
+    return found
+
+
+@contextlib.contextmanager
+def running_loader(kind: str, folder: Path) -> Iterator[Loader]:
+    """Yield a loader in a process of its own: how often it fetches memory depends on what was done there before."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=answer, args=(kind, folder, theirs), daemon=True)
+    process.start()
+
+    def ask(num_samples: int) -> tuple[float, str]:
+        ours.send(num_samples)
+        made: tuple[float, str] = ours.recv()
+        return made
+
+    try:
+        yield ask
+    finally:
+        process.kill()
+        process.join()
+
+
+def answer(kind: str, folder: Path, asked: "Connection") -> None:
+    """Make as many of a loader's next samples as asked for; answer with CPU seconds and a digest of them."""
+    (folder / kind).mkdir()
+    isolate_ultralytics(folder / kind / "ultralytics")
+    with contextlib.ExitStack() as patches:
+        coming = make_batches(kind, folder, patches)
+        while True:
+            num_samples, digest, took_s = asked.recv(), hashlib.sha256(), 0.0
+            while num_samples > 0:
+                started = time.process_time()
+                batch = next(coming)
+                took_s += time.process_time() - started
+                num_samples -= len(batch["img"])
+                for name in ("img", "cls", "bboxes"):
+                    digest.update(batch[name].numpy().tobytes())
+            asked.send((took_s, digest.hexdigest()))
+
+
+def make_batches(kind: str, folder: Path, patches: contextlib.ExitStack) -> Iterator[Any]:
+    """Return the batches of one epoch after the other."""
+    pictures, imgsz = folder / "pictures", load_recipe("A").train["imgsz"]
+    prepared = {}
+    if kind == PREPARED:
+        patches.enter_context(patch.object(prepared_pixels, "RESERVED_BYTES", 0))
+        prepared["pixels"] = pixel_folder(folder / "pixels", pictures)
+    trainer = make_trainer(folder / kind, pictures, 0, imgsz, **prepared)
+    if kind == PREPARED:
+        fill(trainer.train_loader.dataset)
+    if kind in (STOCK, STOCK_TRANSFORMS):
+        patches.enter_context(stock_decoder())
+    if kind == STOCK_TRANSFORMS:
+        patches.enter_context(stock_transforms(trainer))
+    batches = stock_batches(trainer) if kind == STOCK else lambda epoch: trainer.epoch_of_batches(epoch, 0)
+    return itertools.chain.from_iterable(map(batches, itertools.count()))
 
 
 def compare_time(folder: Path, pairs: int) -> None:
@@ -110,13 +181,17 @@ def print_pairs(what: str, seconds: list[tuple[float, float]], meaningless_if: s
 
 
 def draw_pictures(folder: Path) -> None:
-    """Draw pictures with detail of all sizes, and ten boxes in each."""
+    """Draw pictures with detail of all sizes and ten boxes in each, to train on under several names."""
     random = np.random.default_rng(0)
     for split, number in (("train", NUM_PICTURES), ("val", 1)):
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True)
         for name in range(number):
             draw_picture(folder, split, name, draw_ground(random, HEIGHT, WIDTH), random)
+    for name in range(NUM_PICTURES, NUM_NAMES):
+        for kind, ending in (("images", "jpg"), ("labels", "txt")):
+            place = folder / kind / "train"
+            os.link(place / f"{name % NUM_PICTURES}.{ending}", place / f"{name}.{ending}")
     (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [animal]\n")
 
 
@@ -156,7 +231,7 @@ def stock_batches(trainer: "Trainer") -> Batches:
     return lambda _epoch: loader
 
 
-@contextmanager
+@contextlib.contextmanager
 def stock_decoder() -> Iterator[None]:
     """Let Ultralytics decode images by itself."""
     from ultralytics.data import base  # noqa: PLC0415  # after isolate_ultralytics
@@ -166,18 +241,7 @@ def stock_decoder() -> Iterator[None]:
         yield
 
 
-def by_stock_decoder(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield batches that this process makes with images decoded by Ultralytics itself."""
-    found = iter(batches)
-    while True:
-        with stock_decoder():
-            batch = next(found, None)
-        if batch is None:
-            return
-        yield batch
-
-
-@contextmanager
+@contextlib.contextmanager
 def stock_transforms(trainer: "Trainer") -> Iterator[None]:
     """Let the dataset of a trainer augment by Ultralytics' own transforms."""
     from job.training import dataset  # noqa: PLC0415  # after isolate_ultralytics
@@ -187,27 +251,6 @@ def stock_transforms(trainer: "Trainer") -> Iterator[None]:
         stock = ours.build_transforms(trainer.args)
     with patch.object(ours, "transforms", stock):
         yield
-
-
-def in_turns(*epochs: Iterable[Any]) -> list[tuple[float, str]]:
-    """Let epochs make a batch each in turns, so that the drift of the machine meets all alike.
-
-    Returns:
-        CPU seconds of each in this process, and a digest of its pixels and boxes.
-    """
-    running, digests, seconds = [*map(iter, epochs)], [hashlib.sha256() for _ in epochs], [0.0] * len(epochs)
-
-    def make_batch(number: int) -> Any:
-        started = time.process_time()
-        batch = next(running[number], None)
-        seconds[number] += time.process_time() - started
-        for name in ("img", "cls", "bboxes") if batch is not None else ():
-            digests[number].update(batch[name].numpy().tobytes())
-        return batch
-
-    while None not in [make_batch(number) for number in range(len(epochs))]:
-        pass
-    return [(took, digest.hexdigest()) for took, digest in zip(seconds, digests, strict=True)]
 
 
 def seconds_of_an_image(batches: Batches) -> float:
