@@ -15,6 +15,9 @@ from ultralytics.data.augment import Compose, CopyPaste, Format, Mosaic, RandomF
 PADDING = 114
 """Grey of a mosaic where no picture lies, in each channel."""
 
+FARTHEST_PX = 1 << 16
+"""To which coordinates of OpenCV are exact to a fraction of a pixel: 32-bit floats, or integers that overflow."""
+
 NUM_CHANNELS = 3
 """Of the images that are augmented here; others are left to the base classes."""
 
@@ -91,7 +94,7 @@ class VisibleAffine(RandomPerspective):
 
     def apply_image(self, labels: Labels, params: Labels) -> Labels:
         """Transform the image."""
-        if self.perspective or not np.linalg.det(params["M"]):
+        if self.perspective:
             self.canvas.paste_all()
         else:
             self.canvas.paste(*visible_bounds(params["M"], params["size"], labels["img"].shape[1::-1]))
@@ -105,13 +108,17 @@ def visible_bounds(
     """Return left, top, right and bottom of the pixels that an affine transform reads.
 
     Args:
-        matrix: ``(3, 3)``, from pixels before to pixels after, with an inverse.
+        matrix: ``(3, 3)``, from pixels before to pixels after.
         size: Width and height after it.
         size_before: Those before.
     """
+    if not np.linalg.det(matrix):
+        return (0, 0, *size_before)
     width, height = size
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], np.float64)
     read = (np.linalg.inv(matrix.astype(np.float64)) @ corners)[:2]
+    if np.abs(read).max() > FARTHEST_PX:
+        return (0, 0, *size_before)
     margin = 2  # of which interpolation needs one, and coordinates of 1/32 px less than another
     left, top = np.clip(np.floor(read.min(axis=1)) - margin, 0, size_before).astype(int).tolist()
     right, bottom = np.clip(np.ceil(read.max(axis=1)) + margin, 0, size_before).astype(int).tolist()

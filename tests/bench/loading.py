@@ -109,6 +109,7 @@ def running_loader(kind: str, folder: Path) -> Iterator[Loader]:
     ours, theirs = context.Pipe()
     process = context.Process(target=answer, args=(kind, folder, theirs), daemon=True)
     process.start()
+    theirs.close()  # so that the end of the process ends a wait for its answer
 
     def ask(num_samples: int) -> tuple[float, str]:
         ours.send(num_samples)

@@ -31,6 +31,12 @@ OFTEN = NEVER | {
     "bgr": 0.5,
 }
 
+EXTREMES = {
+    "to a fleck": NEVER | {"mosaic": 1.0, "degrees": 180.0, "scale": (1e-5, 1e-5), "translate": 1.0},
+    "to nothing": NEVER | {"mosaic": 1.0, "scale": (0.0, 0.0)},
+}
+"""Mosaics shrunk until coordinates overflow, which OpenCV has as integers with five channels, or have no inverse."""
+
 TRANSFORMS = {
     "mosaic alone": NEVER | {"mosaic": 1.0},
     "mosaic in all directions": NEVER
@@ -132,6 +138,14 @@ def test_kept_arrays_change_no_pixel_and_no_box(samples, name):
 def test_images_of_other_channels_are_augmented_as_before(samples, num_channels):
     """Grey images and those of four channels get the pixels of the stock transforms."""
     stock, kept = samples(OFTEN, num_channels)
+    assert all(torch.equal(theirs["img"], ours["img"]) for theirs, ours in zip(stock, kept, strict=True))
+
+
+@pytest.mark.parametrize("num_channels", [3, 5])
+@pytest.mark.parametrize("name", EXTREMES)
+def test_a_mosaic_too_small_to_see_shows_nothing_of_the_one_before(samples, name, num_channels):
+    """Where coordinates are too large to tell what is read, pixels are those of the stock transforms as well."""
+    stock, kept = samples(EXTREMES[name], num_channels)
     assert all(torch.equal(theirs["img"], ours["img"]) for theirs, ours in zip(stock, kept, strict=True))
 
 
