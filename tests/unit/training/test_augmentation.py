@@ -157,3 +157,15 @@ def test_of_a_mosaic_only_what_is_visible_is_pasted(transforms):
     laid_on.pixels = np.zeros((2 * PX, 2 * PX, 3), np.uint8)
     built(pictures.get_image_and_label(0))
     assert 0 < laid_on.pixels.any(axis=2).mean() < 1 / 50
+
+
+def test_a_mosaic_is_pasted_once(transforms):
+    """What was pasted is forgotten: it neither covers copied objects nor keeps its pictures in memory."""
+    pictures = Pictures(num_channels=3)
+    built = transforms(pictures, NEVER | {"mosaic": 1.0}, kept=True)
+    built(pictures.get_image_and_label(0))
+    laid_on = built.transforms[0].transforms[0].canvas
+    assert laid_on.pixels.any()
+    laid_on.pixels.fill(0)
+    laid_on.paste_all()
+    assert not laid_on.pixels.any()
