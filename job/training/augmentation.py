@@ -18,6 +18,9 @@ PADDING = 114
 FARTHEST_PX = 1 << 16
 """To which coordinates of OpenCV are exact to a fraction of a pixel: 32-bit floats, or integers that overflow."""
 
+STRIP_PX = 1 << 18
+"""Pixels of an image whose colours are changed at once: what is between the steps stays in a core's cache."""
+
 NUM_CHANNELS = 3
 """Of the images that are augmented here; others are left to the base classes."""
 
@@ -126,7 +129,7 @@ def visible_bounds(
 
 
 class InPlaceHSV(RandomHSV):
-    """Hue, saturation and value of an image, changed by way of kept arrays."""
+    """Hue, saturation and value of an image, changed strip by strip by way of kept arrays."""
 
     hsv: np.ndarray | None = None
     planes: np.ndarray
@@ -144,15 +147,20 @@ class InPlaceHSV(RandomHSV):
         tables[1] = np.clip(levels * (saturation + 1), 0, 255)
         tables[2] = np.clip(levels * (value + 1), 0, 255)
         tables[1, 0] = 0  # white stays white
-        if self.hsv is None or self.hsv.shape != img.shape:
-            self.hsv = np.empty_like(img)
-            self.planes = np.empty((NUM_CHANNELS, *img.shape[:2]), np.uint8)
-        cv2.cvtColor(img, cv2.COLOR_BGR2HSV, dst=self.hsv)
-        cv2.split(self.hsv, list(self.planes))
-        for plane, table in zip(self.planes, tables, strict=True):
-            cv2.LUT(plane, table, dst=plane)
-        cv2.merge(list(self.planes), dst=self.hsv)
-        cv2.cvtColor(self.hsv, cv2.COLOR_HSV2BGR, dst=img)
+        height, width = img.shape[:2]
+        num_rows = min(height, max(1, STRIP_PX // width))
+        if self.hsv is None or self.hsv.shape[:2] != (num_rows, width):
+            self.hsv = np.empty((num_rows, width, NUM_CHANNELS), np.uint8)
+            self.planes = np.empty((NUM_CHANNELS, num_rows, width), np.uint8)
+        for top in range(0, height, num_rows):
+            strip = img[top : top + num_rows]
+            hsv, planes = self.hsv[: len(strip)], list(self.planes[:, : len(strip)])
+            cv2.cvtColor(strip, cv2.COLOR_BGR2HSV, dst=hsv)
+            cv2.split(hsv, planes)
+            for plane, table in zip(planes, tables, strict=True):
+                cv2.LUT(plane, table, dst=plane)
+            cv2.merge(planes, dst=hsv)
+            cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=strip)
         return labels
 
 
