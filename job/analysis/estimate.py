@@ -102,6 +102,8 @@ class EnoughError(Exception):
 class Stopwatch(TrainingCallbacks):
     """Callbacks that time the first steps of a training, then end it."""
 
+    measures_any_start = True  # an epoch has a validation
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()

@@ -24,15 +24,6 @@ LOUD_DROP = 0.5
 TOO_LOW_TO_DROP = 0.1
 """A metric below this cannot drop: it scatters as much while a detector begins to learn."""
 
-NEARLY_NOTHING = 0.01
-"""F1 of weights that have not learned anything yet."""
-
-FINDS_NOTHING = {
-    "scratch": "random weights find nothing yet",
-    "pretrained": "the layers for the classes are new and find nothing yet",
-}
-"""Why F1 of a start is 0, by its kind."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:

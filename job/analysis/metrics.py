@@ -32,7 +32,8 @@ class BeforeAfter:
     def table(self, profile: str = "full") -> str:
         """Return a table for a terminal, in percent; a demo neither reaches nor misses the bands of full scale."""
         is_full = profile == "full"
-        rows = [("", "before", "after", "change", "expected" if is_full else "expected at full scale")]
+        expected = "expected" if is_full else "expected at full scale"
+        rows = [("", "before", "after", "change", expected) if self.before else ("", "after", expected)]
         for name, label in LABELS.items():
             before, after = self.before[name] if self.before else None, self.after[name]
             verdict = ""
@@ -40,9 +41,11 @@ class BeforeAfter:
                 verdict = band.text(100, " %")
                 if is_full:
                     verdict += ": reached" if band.reached(after) else ": not reached"
-            shown = ("", "") if before is None else (f"{before:.1%}", f"{100 * (after - before):+.1f}")
-            rows.append((label, shown[0], f"{after:.1%}", shown[1], verdict))
-        return "\n".join(table(rows, right=(1, 2, 3)))
+            if before is None:
+                rows.append((label, f"{after:.1%}", verdict))
+            else:
+                rows.append((label, f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+.1f}", verdict))
+        return "\n".join(table(rows, right=(1, 2, 3) if self.before else (1,)))
 
     def to_json(self) -> dict[str, object]:
         """Return the entry of the final record."""

@@ -105,9 +105,10 @@ def format_campaign(campaign: Campaign, result: CampaignResult) -> list[str]:
     """Return a finished campaign as lines for a terminal."""
     rows: list[tuple[str, ...]] = [HEAD]
     for entry in campaign.runs():
-        if entry is not None and entry.before is not None and entry.after is not None:
+        if entry is not None and entry.after is not None:
+            before = f"{entry.before['f1']:.1%}" if entry.before else "-"
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
-            rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
+            rows.append((entry.run, entry.recipe, before, *metrics, duration(entry.hours * HOUR)))
     lines = [*table(rows), "", *labelled("campaign", f"{campaign.name}: {result.reason}")]
     lines += labelled("because", result.because)
     if result.best is not None or result.weights is not None:

@@ -114,18 +114,20 @@ def state_of(facts: Facts) -> str:
 
 
 def verdict_of(facts: Facts) -> str:
-    """Return the result in a sentence: F1 before and after, against the recipe's expectation."""
+    """Return the result in a sentence: F1 after, and before if it was measured, against the recipe's expectation."""
     before, after = facts.before, facts.after
     if facts.record.imported and after is not None:
         return f"F1 is {percent(after['f1'])} in epoch {facts.best_epoch}; the run was trained elsewhere, and imported."
-    if before is None or after is None:
+    if after is None:
         return "Nothing was measured yet."
-    change = round(100 * (after["f1"] - before["f1"]), 1)
-    moved = f"rose by {change:.1f} points" if change > 0 else f"fell by {-change:.1f} points"
     when = "" if facts.final else f" so far, in epoch {facts.best_epoch}"
-    result = f"F1 {moved}{when}, from {percent(before['f1'])} to {percent(after['f1'])}."
-    if not change:
-        result = f"F1 is {percent(after['f1'])}{when}, as before."
+    result = f"F1 is {percent(after['f1'])}{when}."
+    if before is not None:
+        change = round(100 * (after["f1"] - before["f1"]), 1)
+        moved = f"rose by {change:.1f} points" if change > 0 else f"fell by {-change:.1f} points"
+        result = f"F1 {moved}{when}, from {percent(before['f1'])} to {percent(after['f1'])}."
+        if not change:
+            result = f"F1 is {percent(after['f1'])}{when}, as before."
     if (band := facts.expect.get("f1")) is None:
         return result
     if not facts.is_full:

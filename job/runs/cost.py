@@ -218,7 +218,7 @@ def _attempt_cost(
         ended_at=attempt.last_sign_at,
         ended=ended,
         seconds=seconds,
-        steps_lost=receipt.steps_lost if receipt else 0,
+        steps_lost=later.steps_lost_before if later else 0,
         away_s=seconds_between(attempt.last_sign_at, later.began_at) if later else None,
         price=attempt.claim.price,
     )

@@ -469,6 +469,8 @@ class AttemptStart(Record):
     environment: dict[str, object] = {}
     differs: list[str] = []
     receipt: ResumeReceipt | None = None
+    steps_lost: NonNegativeInt = 0
+    """Steps of the attempt before, if it committed nothing and training begins again."""
 
 
 class Progressing(Record):
@@ -581,6 +583,11 @@ class AttemptRecord:
     def receipt(self) -> ResumeReceipt | None:
         """The receipt of its resumption, if it resumed."""
         return self.start.receipt if self.start else None
+
+    @property
+    def steps_lost_before(self) -> int:
+        """Steps of the attempt before that it trains again."""
+        return self.receipt.steps_lost if self.receipt else self.start.steps_lost if self.start else 0
 
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
         """Return its end reason, or `RUNNING` or `VANISHED` without an end record.

@@ -37,6 +37,11 @@ class PreviousAttempts:
         """The furthest that any of them reached."""
         return max((attempt.position or BEGINNING for attempt in self.attempts), default=BEGINNING)
 
+    def steps_after(self, position: Position, num_batches: int) -> int:
+        """Return the steps of the last of them after a position, of epochs with so many batches."""
+        epoch, batch = (self.attempts[-1].position if self.attempts else None) or BEGINNING
+        return max(0, (epoch - position.epoch) * num_batches + batch - position.batch)
+
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
         """Return a request to stop that the next attempt has to obey, since no attempt has ended by it.
 
@@ -78,11 +83,9 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
             f"checkpoint {restored.id}: the loaded state differs from the saved one; a defect, please report it",
             different,
         )
-    steps_lost, seconds_lost = 0, 0.0
+    seconds_lost = 0.0
     if previous.attempts:  # else it extends another run
         last = previous.attempts[-1]
-        epoch, batch = last.position or BEGINNING
-        steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
         seconds_lost = seconds_between(max(restored.committed_at, last.claim.claimed_at), last.last_sign_at)
     return ResumeReceipt(
         run=restored.run,
@@ -90,7 +93,7 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
         position=restored.id.position,
         saved=saved,
         loaded=loaded,
-        steps_lost=steps_lost,
+        steps_lost=previous.steps_after(restored.id.position, num_batches),
         seconds_lost=seconds_lost,
     )
 

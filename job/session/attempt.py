@@ -52,7 +52,9 @@ def environment_of(training: "Training") -> dict[str, object]:
     return {**training.environment, "versions": environment.versions()}
 
 
-def record_start(claim: Claim, record: RunRecord, training: "Training", receipt: ResumeReceipt | None) -> None:
+def record_start(
+    claim: Claim, record: RunRecord, training: "Training", receipt: ResumeReceipt | None, *, steps_lost: int = 0
+) -> None:
     """Write the start record, and warn if the result is not, or no longer, comparable bit by bit."""
     for line in traded(record.train):
         log.warning("run %s: not bit-exact, for speed: %s", record.run, line)
@@ -66,8 +68,8 @@ def record_start(claim: Claim, record: RunRecord, training: "Training", receipt:
         )
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", record.run, claim.attempt, line)
-    fields = {"environment": found, "differs": differs, "receipt": receipt and receipt.model_dump(mode="json")}
-    claim.start(fields)
+    resumed = receipt and receipt.model_dump(mode="json")
+    claim.start({"environment": found, "differs": differs, "receipt": resumed, "steps_lost": steps_lost})
 
 
 @contextlib.contextmanager
@@ -137,7 +139,7 @@ def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) 
     publisher.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     before, after = training.before_and_after
-    comparison = BeforeAfter(metrics_of(before), metrics_of(after), expect)
+    comparison = BeforeAfter(metrics_of(before) if before else None, metrics_of(after), expect)
     *earlier, this = RunListing(run).attempts()
     seen = Heartbeat.model_validate({"at": now(), **training.record_fields})
     exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])

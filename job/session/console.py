@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from job.analysis.falls import FINDS_NOTHING, NEARLY_NOTHING, Schedule, find_falls
+from job.analysis.falls import Schedule, find_falls
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
 from job.analysis.summary import finished_runs, read_summary, with_evaluation
 from job.datasets.versions import newer_version
@@ -46,7 +46,7 @@ class Reporter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_epochs = num_epochs
-        self._schedule, self._start_kind = Schedule.of(record), record.start.point.kind
+        self._schedule = Schedule.of(record)
         self._f1: dict[int, float] = {}
         self._usd_per_hour, self._usd_so_far, self._clock = usd_per_hour, usd_so_far, clock
         self._epoch_since: float | None = None
@@ -94,8 +94,6 @@ class Reporter:
         warning = self._judge(epoch, metrics)
         if epoch == 0:
             log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
-            if metrics["f1"] < NEARLY_NOTHING and self._start_kind in FINDS_NOTHING:
-                log.info("%s: F1 near 0 %% in the first epochs is no fault", FINDS_NOTHING[self._start_kind])
             return
         losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.2f}" for name in ("box", "cls"))
         log.info(

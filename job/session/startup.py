@@ -49,6 +49,7 @@ from job.training.callbacks import TrainingCallbacks
 from job.training.cores import num_cores
 from job.training.distributed import ProcessGroup
 from job.training.files import LAST
+from job.training.position import BEGINNING
 
 if TYPE_CHECKING:
     from job.training.loop import Training
@@ -84,7 +85,7 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
             context.group.broadcast(None)
             raise paused_by(run, stop, on_all_ranks=True)
         data = context.prepare_data(record.dataset.name, record.dataset, f"run {run.name}")
-        point, receipt = record.start.point, None
+        point, receipt, steps_lost = record.start.point, None, 0
         with context.timer.entered(Phase.PULL):
             restored = checkpoint.restore(run, context.empty_folder("restored"))
             if restored is None and point.kind == "end":
@@ -94,6 +95,7 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
             training = set_up(context, data, point, weights, record=record, previous=previous)
             _require_same_facts(record, training)
             _broadcast_state(context, None)
+            steps_lost = previous.steps_after(BEGINNING, training.num_batches)
             log.info("run %s: attempt %d begins again, nothing was committed", run.name, claim.attempt)
         else:
             training, receipt = _restore(context, run, record, data, restored, previous=previous)
@@ -102,7 +104,7 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
                 *(run.name, claim.attempt, restored.id.position, training.num_epochs),
                 extra={"receipt": receipt.model_dump(mode="json")},
             )
-        record_start(claim, record, training, receipt)
+        record_start(claim, record, training, receipt, steps_lost=steps_lost)
     return StartedAttempt(claim, record, training, previous, restored)
 
 
@@ -146,6 +148,9 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
         log.info("start weights %s: took over %s", point, transfer)
         for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
+    if not training.trainer.starts_trained:
+        what = "random weights find" if transfer is None else "the layers for the classes are new and find"
+        log.info("%s nothing yet, and are not measured: F1 near 0 %% in the first epochs is no fault", what)
     if context.request.recipe.train["tiles"]:
         log_work(context, data.name, training)
     lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)

@@ -52,6 +52,9 @@ class Step:
 class TrainingCallbacks:
     """What the training loop calls; each is a no-op unless a caller replaces it, and may end training by an error."""
 
+    measures_any_start = False
+    """Whether start weights that find nothing are measured, too."""
+
     def enter(self, phase: Phase) -> None:
         """Enter a phase of the phase timer."""
 

@@ -58,12 +58,13 @@ class Training:
         self.progress = TrainingProgress()
         self.last: Weights
         self.best: Weights | None = None
-        self.before_and_after: tuple[Row, Row]
-        """Metrics of the start weights, and of the best weights as read back from their file, after `run`."""
+        self.before_and_after: tuple[Row | None, Row]
+        """Metrics of the start weights, if they were measured, and of the best weights as read back, after `run`."""
 
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
 
+        self._is_restored = False
         self._copying = BackgroundCopy()
         self._counted_until = time.monotonic()
 
@@ -151,7 +152,7 @@ class Training:
         Raises `CorruptObjectError` if the file is no state, is that of another model, or has a value that is not a
         number, `WeightsError` if one has no weights; no code in it was run.
         """
-        self.progress = restore_state(self.trainer, read_state(folder / STATE))
+        self.progress, self._is_restored = restore_state(self.trainer, read_state(folder / STATE)), True
         restored = partial(Weights.restored, model=self.trainer.ema.ema, train_args=dict(vars(self.trainer.args)))
         last, best, evaluation = folder / LAST, folder / BEST, folder / EVALUATION_BEFORE
         self.last, self.best = restored(last), None
@@ -174,8 +175,8 @@ class Training:
         self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: callbacks.on_validation_batch()]
         try:
             with explained(self.plan, lambda: self.progress.epoch > 0), self._warnings.collected():
-                if self.progress.before is None:
-                    self._evaluate_start(callbacks)
+                if not self._is_restored:
+                    self._begin(callbacks)
                 while self.progress.phase == "training":
                     self._train_epoch(callbacks)
                     self._close_epoch(self._validated(callbacks))
@@ -214,12 +215,15 @@ class Training:
         results = {RESULTS: results_csv(self.progress.rows).encode()}
         return results if before is None else results | {EVALUATION_BEFORE: before}
 
-    def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
+    def _begin(self, callbacks: TrainingCallbacks) -> None:
+        """Export the start weights, and measure them if they were trained to find anything."""
+        self.last = self._export()
+        if not (self.trainer.starts_trained or callbacks.measures_any_start):
+            return
         callbacks.enter(Phase.VALIDATION)
         with callbacks.interruptible():
             before, self.evaluation_before = self._evaluate(epoch=0)
         self.progress.before = before
-        self.last = self._export()
         callbacks.on_epoch({"epoch": 0, **before}, self.snapshot)
 
     def _train_epoch(self, callbacks: TrainingCallbacks) -> None:
@@ -353,7 +357,7 @@ class Training:
     def _evaluate_best(self, callbacks: TrainingCallbacks) -> None:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
-        if self.best is None or progress.before is None:
+        if self.best is None:
             raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
         files = {LAST: self.last.to_bytes(), BEST: self.best.to_bytes(), **self._texts()}
         for name, data in files.items():

@@ -197,6 +197,11 @@ class Trainer(DetectionTrainer):
             raise MachineError(f"{problem}; continue the run on a machine like its first")
         raise RecipeError(f"{problem}; {advice}")
 
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the start weights, head included, were trained, so that they can find something."""
+        return self.transfer is not None and not self.transfer.has_new_outputs
+
     def get_dataset(self) -> dict[str, Any]:
         """Read the data file; the checks of the job have passed by now."""
         data: dict[str, Any] = check_det_dataset(str(self.plan.data_yaml), autodownload=False)

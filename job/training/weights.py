@@ -50,6 +50,9 @@ class Transfer:
     left_out: tuple[str, ...]
     """Tensors that were not taken over and why, one sentence each."""
 
+    has_new_outputs: bool
+    """Whether layers of its head are random, since the weights have others: it finds nothing before it is trained."""
+
     def __str__(self) -> str:
         return f"{self.num_taken} of {self.num_tensors} tensors, {self.percent_of_parameters:.1f} % of the parameters"
 
@@ -209,14 +212,17 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
     theirs = source.state_dict()
     ours = model.state_dict()
     head = f"model.{len(model.model) - 1}."  # type: ignore[arg-type]  # DetectionModel.model is a Sequential
-    taken, left_out = set[str](), []
+    taken, left_out, new = set[str](), [], []
     for name, tensor in ours.items():
         other = theirs.get(name)
         if other is not None and other.shape == tensor.shape and torch.equal(other.to(tensor.dtype), tensor):
             taken.add(name)
         elif other is None:
+            new.append(name)
             left_out.append(f"{name}: the weights have no such tensor")
         elif other.shape != tensor.shape:
+            if not _shares_rows(tensor, other):
+                new.append(name)
             reason = "another number of classes" if name.startswith(head) else "another model size"
             left_out.append(f"{name}: {tuple(other.shape)} does not fit {tuple(tensor.shape)}, {reason}")
         else:
@@ -233,7 +239,17 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
         percent_of_parameters=percent(parameters),
         percent_of_body=percent([name for name in parameters if not name.startswith(head)]),
         left_out=tuple(left_out),
+        has_new_outputs=any(name.startswith(head) for name in new),
     )
+
+
+def _shares_rows(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether some of the first dimension is the same, as where a class has its name in other weights.
+
+    Of biases, which have one dimension, a new layer may have the same by chance; its weights tell.
+    """
+    first, second = ({row.numpy().tobytes() for row in each.float()} for each in (tensor, other))
+    return tensor.dim() == 1 or bool(first & second)
 
 
 class Weights:

@@ -46,7 +46,7 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     assert run.final() is None
     end = run.attempt(1).end
     assert (end.reason, end.exit_code) == ("failed", 75)  # so that a supervisor counts it
-    assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(0, 0)]
+    assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(1, 0)]
     again = job(*TRAIN, "--bucket", bucket)
     assert again.returncode == 0, again.stderr
     assert checkpoint.missing_end(run, 2) == ""

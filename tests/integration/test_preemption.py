@@ -20,13 +20,13 @@ TRAIN = (
 PHASES = [
     ("download:1", None, "signal"),
     ("start-up:1", None, "signal"),
-    ("validation:1", None, "server"),
-    ("validation:2", (0, 6), "signal"),
+    ("validation:1", (0, 6), "server"),
+    ("validation:2", (1, 6), "signal"),
     ("final evaluation:1", (2, 0), "server"),
 ]
 """By attempt: the point of a notice, the position that is committed then, and the source of the notice."""
 
-OTHER_SOURCES = [("download:1", None, "server"), ("check:1", None, "server"), ("validation:2", (0, 6), "server")]
+OTHER_SOURCES = [("download:1", None, "server"), ("check:1", None, "server"), ("validation:1", (0, 6), "signal")]
 
 
 def num_steps(trace):
@@ -121,15 +121,21 @@ def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, un
     the last checkpoint.
     """
     held = tmp_path / "held"
-    process = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:hold,step:8:heed", TEST_HELD=held)
+    first = start_job(*TRAIN, "--bucket", bucket, at="step:2:heed", TEST_HELD=held)
+    wait_until(held.exists, first)
+    held.unlink()
+    first.terminate()
+    said = first.communicate(timeout=SOON_S)[1]
+    assert (first.returncode, position(bucket)) == (75, (0, 2)), said
+    process = start_job(*TRAIN, "--bucket", bucket, at="manifest:1:hold,step:6:heed", TEST_HELD=held)
     wait_until(held.exists, process)
     process.terminate()  # and the second epoch goes on once it is seen, while the commit of the first one hangs
     assert any("each stops training for" in line for line in iter(process.stderr.readline, ""))  # all else is done
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "leaving at once" in said) == (75, True)
-    assert position(bucket) == (0, 0)
-    end = run_in(bucket).attempt(1).end  # or it would count as a machine that was taken
+    assert position(bucket) == (0, 2)
+    end = run_in(bucket).attempt(2).end  # or it would count as a machine that was taken
     assert (end.reason, end.exit_code) == ("preempted", 75)
     assert "was trained, and committed is" in end.not_committed
     assert job(*TRAIN, "--bucket", bucket).returncode == 0

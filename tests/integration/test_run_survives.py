@@ -94,7 +94,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(any_bucket, undisturbed):
     assert resumed.returncode == 0, resumed.stderr
     assert f"run zebra: attempt 2 resumes after epoch {done} of 4" in messages(resumed.stderr)
     assert epochs_of(any_bucket) == [1, 2, 3, 4]
-    assert "before" in resumed.stdout
+    assert "after" in resumed.stdout
     assert tensors_of(any_bucket) == tensors_of(undisturbed)
 
 

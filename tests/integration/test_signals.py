@@ -26,11 +26,11 @@ PHASES = {
     "download": ("download:1:hold", None),
     "start-up": ("start-up:1:hold", None),
     "step": ("step:5:heed", 5),
-    "validation": ("validation:{}:hold", 3),
+    "validation": ("validation:2:hold", 3),
     "final evaluation": ("final evaluation:1:hold", 6),
 }
-"""A point of `fault_point_cli`, and the steps done by then. Step and validation come after the first validation, so
-that all loader processes are there.
+"""A point of `fault_point_cli`, and the steps done by then. Step and validation come after the first batch of a
+validation, so that all loader processes are there.
 """
 
 SIGNALS = {"SIGTERM": "preempted", "SIGINT": "interrupted", "SIGHUP": "interrupted"}
@@ -71,7 +71,6 @@ def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phas
     """
     held, trace = tmp_path / "held", tmp_path / "trace"
     at, num_steps = PHASES[phase]
-    at = at.format(2 + processes)  # among two a batch is half as large, and the validation before the first step longer
     where = ("--workers", workers, "--device", ",".join(["cpu"] * processes), "--bucket", bucket)
     terminal = Terminal(
         [sys.executable, "-m", "tests.support.fault_point_cli", at, *TRAIN, *where],

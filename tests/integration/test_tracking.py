@@ -55,9 +55,8 @@ def epochs_at(server):
 
 
 def require_committed_values(run, rows):
-    """Check that each row has the values that were committed for its epoch, row 0 those of the start weights."""
-    progress = read_progress(run)
-    committed = {int(row["epoch"]): row for row in progress.rows} | {0: progress.evaluation_before.row}
+    """Check that each row has the values that were committed for its epoch."""
+    committed = {int(row["epoch"]): row for row in read_progress(run).rows}
     for row in rows:
         assert row.items() >= committed[row["epoch"]].items()
 
@@ -81,7 +80,7 @@ def killed(data, tmp_path_factory):
         return (
             held.exists()
             and progress.checkpoint.attempt == number
-            and epochs_at(wandb) == list(range(len(progress.rows) + 1))
+            and epochs_at(wandb) == list(range(1, len(progress.rows) + 1))
         )
 
     with running_metadata_server() as server, running_wandb_server(ACCEPTS) as wandb:
@@ -119,21 +118,21 @@ def test_a_run_without_tracking_has_no_status(undisturbed):
 
 
 def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undisturbed):
-    """The server has one run, by the id of the record, with row 0 and each epoch once, in order, as they were
-    committed, before and after `job wandb sync` adds those of offline attempts and finds nothing to add; and the result
-    is that of a run without tracking and kills.
+    """The server has one run, by the id of the record, with each epoch once, in order, as they were committed, before
+    and after `job wandb sync` adds those of offline attempts and finds nothing to add; and the result is that of a run
+    without tracking and kills.
     """
     bucket, server = killed
     run = run_in(bucket)
     record = run.record()
     assert len(run.attempt_numbers()) == NUM_ENDINGS + 1
     live = epochs_at(server)
-    assert live == list(range(len(live)))
-    assert 1 < len(live) < NUM_EPOCHS + 1
+    assert live == list(range(1, len(live) + 1))
+    assert 0 < len(live) < NUM_EPOCHS
     for _ in range(2):
         done = job("wandb", "sync", "zebra", "--bucket", bucket, **server.env)
         assert done.returncode == 0, done.stderr
-        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
+        assert epochs_at(server) == list(range(1, NUM_EPOCHS + 1))
     assert list(server.runs) == [record.wandb_id]
     require_committed_values(run, rows_at(server))
     attempts = [row["attempt"] for row in rows_at(server)]
@@ -154,7 +153,7 @@ def test_an_empty_server_is_sent_the_whole_curve_once(killed):
         for _ in range(2):
             done = job("wandb", "sync", "zebra", "--bucket", bucket, **server.env)
             assert done.returncode == 0, done.stderr
-        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
+        assert epochs_at(server) == list(range(1, NUM_EPOCHS + 1))
         require_committed_values(run, rows_at(server))
         assert {row["attempt"] for row in rows_at(server)} <= set(range(1, NUM_ENDINGS + 2))
         sent = server.runs[record.wandb_id]
@@ -190,7 +189,7 @@ def test_a_server_that_fails_changes_nothing_and_is_named(behaviour, bucket, und
     assert "job wandb sync zebra" in page
     with running_wandb_server(ACCEPTS) as server:
         assert job("wandb", "sync", "zebra", "--bucket", bucket, **server.env).returncode == 0
-        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
+        assert epochs_at(server) == list(range(1, NUM_EPOCHS + 1))
 
 
 def test_a_server_that_hangs_delays_no_preemption_and_gets_all_from_the_next_attempt(bucket, undisturbed, tmp_path):
@@ -212,7 +211,7 @@ def test_a_server_that_hangs_delays_no_preemption_and_gets_all_from_the_next_att
         done = job(*TRAIN, "--bucket", bucket, **server.env)
         assert done.returncode == 0, done.stderr
         sent = server.runs[run.record().wandb_id]
-        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
+        assert epochs_at(server) == list(range(1, NUM_EPOCHS + 1))
         require_committed_values(run, rows_at(server))
         assert [row for row in sent["history"].values() if "predictions" in row]
         artifact = server.artifacts[-1]["input"]

@@ -80,9 +80,10 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     """A forged checkpoint with a valid manifest runs no code on a machine that resumes from it, nor on one that uses
     its weights; the command that the refusal names sets it aside, and the run resumes from the one before.
     """
-    train = words(bucket, "--model", "tiny.yaml", "--epochs", "2")
+    train = words(bucket, "--model", "tiny.yaml", "--epochs", "3")
     run, mark = Run(open_store(str(bucket)), "r"), tmp_path / "mark"
-    start_job(*train, at="manifest:3:kill").communicate()
+    for _ in range(2):  # each commits one
+        start_job(*train, at="manifest:2:kill").communicate()
     before, newest = committed(run)
     poison_checkpoint(bucket, newest, mark, ("last.pt", "best.pt"))
     for _ in range(2):  # it is not set aside upon any number of observations
@@ -95,7 +96,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     assert set_aside(run) == {newest: ["set aside by hand"]}
     again = job(*train)
     assert again.returncode == 0, again.stderr
-    assert run.attempt(4).start.receipt.checkpoint == before
+    assert run.attempt(5).start.receipt.checkpoint == before
     assert not mark.exists()
 
 

@@ -1,5 +1,6 @@
 """Initial weights: refusals, and the share of parameters that is transferred."""
 
+import json
 import pickle
 import zipfile
 
@@ -62,6 +63,26 @@ def test_weights_with_other_classes_are_refused_unless_that_is_meant(trained):
     assert "data: 0 bird, 1 animal" in refused.stderr
     meant = train(trained, *words, "--new-classes", "--run", "swapped")
     assert meant.returncode == 0, meant.stderr
+
+
+def test_a_start_is_measured_unless_its_classes_are_new(trained):
+    """From scratch, and where no class has its name in the weights, there is no row 0 and the reason is told; where one
+    class has, it is measured.
+    """
+    assert before_of(trained, "yolov11_tiny") is None
+    for name, classes, measured in (("new", ("cat", "dog", "cow"), False), ("more", ("bird", "cat", "animal"), True)):
+        push(trained, name, classes)
+        words = ("--recipe", "continue", "--weights", "yolov11_tiny", "--new-classes", "--dataset", name, "--run", name)
+        done = train(trained, *words)
+        assert done.returncode == 0, done.stderr
+        assert (before_of(trained, name) is not None) is measured
+        told = [message for message in messages(done.stderr) if "find nothing yet" in message]
+        assert told == [] if measured else told[0].startswith("the layers for the classes are new and find nothing yet")
+
+
+def before_of(folder, run):
+    """Return the metrics of a run's start weights."""
+    return json.loads((folder / "bucket" / "runs" / run / "final.json").read_text())["comparison"]["before"]
 
 
 def test_weights_of_another_size_are_refused(trained):

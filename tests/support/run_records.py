@@ -111,7 +111,7 @@ def record_run(
     Args:
         folder: Becomes a bucket.
         course: F1 after each epoch.
-        before: F1 of the start weights.
+        before: F1 of the start weights; None if they were not measured.
         finished: Whether it has ended.
         asked: The epochs that were asked for; as many as there are, if left out.
         px: Width and height of a validation image.
@@ -131,7 +131,7 @@ def record_run(
         store.put(f"datasets/wild/images/val/{number:03}.jpg", picture.getvalue())
     half = math.ceil(len(course) / 2)
     _attempt(run, 1, 0, price=price)
-    first = evaluation(before, pictures=pictures[0])
+    first = None if before is None else evaluation(before, pictures=pictures[0])
     _commit(folder, run, 1, course[:half], first, {"start-up": 10.0, "useful step": 80.0, "validation": 20.0})
     spent = {"boot": 1.0, "start-up": 9.0, "useful step": 100.0, "validation": 20.0}
     kept = {"checkpoint": f"{half:04d}-000000.a0001", "seconds": spent | {"useful step": 80.0}}
@@ -156,7 +156,7 @@ def record_run(
             train_s=60.0 * len(course),
             course=[{"epoch": epoch, **ours(f1)} for epoch, f1 in enumerate(course, start=1)],
             comparison={
-                "before": ours(before),
+                "before": None if before is None else ours(before),
                 "after": ours(max(course)),
                 "expected": {"f1": [0.65, 0.7]},
                 "reached": {"f1": True},
@@ -220,7 +220,8 @@ def _commit(folder, run, attempt, course, first, seconds):
     files = folder.parent / f"{run.name}-{attempt}"
     files.mkdir()
     (files / "results.csv").write_text(results_csv(course))
-    (files / "evaluation-before.json").write_text(json.dumps(first))
+    if first is not None:
+        (files / "evaluation-before.json").write_text(json.dumps(first))
     identity = CheckpointId(len(course), 0, attempt)
     with patch.object(Claim, "require_no_successor"), patch.object(Claim, "require_current"):  # later ones are there
         checkpoint.commit(run, identity, sorted(files.iterdir()), {"seconds": seconds}, None)

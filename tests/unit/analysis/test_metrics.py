@@ -29,6 +29,13 @@ def test_the_table_shows_change_and_whether_the_expectation_was_reached():
     assert all(len(line) <= 80 for line in table)
 
 
+def test_the_table_of_a_start_that_was_not_measured_has_no_change():
+    """Without metrics of the start weights there are those of the best weights, and what is expected."""
+    table = BeforeAfter(None, metrics_of(row(0.70, 0.65)), {"f1": Band(0.65, 0.70)}).table().splitlines()
+    assert table[0].split() == ["after", "expected"]
+    assert table[1].split() == ["F1", "67.4%", "65", "to", "70", "%:", "reached"]
+
+
 def test_the_table_of_a_demo_has_no_verdict():
     """Bands are meant for full scale, so that a demo neither reaches nor misses them."""
     after = metrics_of(row(0.70, 0.65))

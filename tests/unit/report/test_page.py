@@ -255,6 +255,25 @@ def test_the_start_is_told_with_the_run_s_own_numbers(run, tmp_path):
     assert "(run zebra)" not in words(page_of(other))
 
 
+def test_a_start_that_was_not_measured_is_told(tmp_path):
+    """Where the layers for the classes are new there is no row 0, nothing is compared with it, and it says why."""
+    run = record_run(tmp_path / "bucket", COURSE, before=None)
+    record = run.record()
+    start = record.start.model_copy(update={"transfer": {"has_new_outputs": True}})
+    run.write("run.json", record.model_copy(update={"start": start}), overwrite=True)
+    facts = facts_of(run)
+    assert verdict_of(facts) == "F1 is 72.0 %. The recipe expects 65 to 70 %: that is reached."
+    text = words(page_of(run))
+    assert "The layers for the classes are new and find nothing at first, so that the start weights were not" in text
+    assert "row 0" not in text
+    assert "epoch 0 is" not in text
+    assert "before after" not in text
+    assert "start weights 1 62.0 %" not in text
+    assert verdict_of(replace(facts, final=None)) == (
+        "F1 is 72.0 % so far, in epoch 10. The recipe expects 65 to 70 %: that is reached."
+    )
+
+
 def test_row_0_stands_beside_the_end_of_the_run_that_the_weights_are_of(run, tmp_path):
     """The start weights are as good as when their run ended, on the same images, and the report has both figures."""
     record_run(tmp_path / "bucket", (0.5, 0.58), name="base")

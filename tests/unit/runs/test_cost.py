@@ -35,7 +35,7 @@ def at(seconds):
     return (START + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
-def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, price=PRICE, age=2.0):
+def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, steps_lost=0, price=PRICE, age=2.0):
     """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and further fields."""
     time, seconds, more = end or (None, None, {})
     said_at, pulse_seconds, kept = pulse or (None, None, None)
@@ -48,7 +48,7 @@ def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, 
             "machine": "Linux x86_64, 2 cores",
             "price": price,
         },
-        start=None if started is None else {"started_at": at(started), "receipt": receipt},
+        start=started and {"started_at": at(started), "receipt": receipt, "steps_lost": steps_lost},
         pulse=pulse and {"at": at(said_at), "seconds": pulse_seconds, "kept": kept},
         end=end and {"ended_at": at(time), "seconds": seconds, **more},
     )
@@ -96,11 +96,12 @@ def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
 
 
 def test_an_attempt_without_a_commit_loses_its_work_and_not_its_preparation():
-    """Where nothing was committed, all training is lost."""
+    """Where nothing was committed, all training is lost, with the steps that the next attempt trains again."""
     cost = run_cost(
         attempt(1, 0, pulse=(30, {"pull": 4.0, "useful step": 20.0, "data wait": 6.0}, None)),
-        attempt(2, 40, end=(50, {"useful step": 10.0}, {"reason": "finished"})),
+        attempt(2, 40, started=45, steps_lost=7, end=(50, {"useful step": 10.0}, {"reason": "finished"})),
     )
+    assert cost.attempts[0].steps_lost == 7
     assert cost.attempts[0].seconds[Phase.LOST] == 26.0
     assert cost.attempts[0].seconds[Phase.PULL] == 4.0
 

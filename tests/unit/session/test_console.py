@@ -115,25 +115,6 @@ def test_a_smaller_fall_is_told_too_and_so_is_its_end(caplog):
     assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
-@pytest.mark.parametrize(
-    ("start", "why"),
-    [
-        ("scratch", ["random weights find nothing yet: F1 near 0 % in the first epochs is no fault"]),
-        (
-            "pretrained",
-            ["the layers for the classes are new and find nothing yet: F1 near 0 % in the first epochs is no fault"],
-        ),
-        ("own", []),
-    ],
-)
-def test_a_start_that_finds_nothing_is_explained(start, why, caplog):
-    """After the metrics of random weights, or of new layers, a line says why they are 0; good weights need none."""
-    with caplog.at_level(logging.INFO):
-        reporter(10, None, record=scheduled("base", start=start)).on_epoch(row(0, 0.001))
-        reporter(10, None, record=scheduled("base", start=start)).on_epoch(row(0, 0.4))
-    assert [record.message for record in caplog.records if "find" in record.message] == why
-
-
 def test_one_live_line_has_the_share_the_time_left_and_the_cost_of_the_whole_run():
     """While steps and validation go on below the lines of epochs, which fit 80 columns and stand alone."""
     with terminal_shown() as shown:
