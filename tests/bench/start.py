@@ -1,9 +1,9 @@
 """Start: time to the first step, and what a long past adds to it: ``python -m tests.bench.start``.
 
 New trainings beside stock Ultralytics, on a dataset of many pictures and on the small one of the demo: on a new
-machine, where nothing of the dataset is kept, and where both keep what they have. Before its first step, ours measures
-the start weights on the pictures to validate on, which stock does not. Then resumptions and lists of runs, in a bucket
-of an emulator.
+machine, where nothing of the dataset is kept, and where both keep what they have. They begin from scratch; then from
+weights, which ours measures before its first step on the pictures to validate on, and stock does not. Then resumptions
+and lists of runs, in a bucket of an emulator.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from job.runs.listing import RunListing
 from job.storage.open_store import open_store
 from tests.bench.loading import draw_ground, draw_picture
 from tests.bench.rows import print_row, ratios, spread
-from tests.bench.training import Bench
+from tests.bench.training import Bench, finish
 from tests.support.emulator import running_emulator
 from tests.support.run_records import add_attempts, copy_run, record_run
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3, help="how many times each is started")
     parser.add_argument("--images", type=int, default=20_000, help="pictures of the large dataset")
-    parser.add_argument("--only", nargs="+", choices=["large", "small", "attempts", "runs"])
+    parser.add_argument("--only", nargs="+", choices=["large", "small", "weights", "attempts", "runs"])
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as base, running_emulator() as emulator:
         folder = Path(base)
@@ -51,6 +51,7 @@ def main() -> None:
                 chosen.pairs,
             ),
             "small": lambda: compare_starts(Bench(folder / "small"), "the demo", chosen.pairs),
+            "weights": lambda: compare_starts_from_weights(Bench(folder / "weights"), chosen.pairs),
             "attempts": lambda: compare_pasts(
                 Bench(folder / "attempts", bucket=f"{emulator.make_bucket()}/wild"), chosen.pairs
             ),
@@ -100,6 +101,22 @@ def compare_starts(bench: Bench, what: str, num_pairs: int) -> None:
         "the same where the dataset is kept, ours / stock (goal 1.0; for small ones 1.02)",
         ratios(ours_kept, stock_kept),
         f"other programs ran; stock took {spread(stock_kept, 2)} s, ours {spread(ours_kept, 2)} s",
+    )
+
+
+def compare_starts_from_weights(bench: Bench, num_pairs: int) -> None:
+    """Compare the same where the dataset is kept and both start from the weights of a run, which ours measures."""
+    finish(bench.ours("trained", 1))
+    weights = f"{bench.bucket}/runs/trained/weights/last.pt"
+    asked = {"weights": weights}
+    stock, ours = list[float](), list[float]()
+    for pair in range(num_pairs):
+        stock.append(bench.first_step_s(f"stock-{pair}", lambda run: bench.stock(run, 2, model=weights)))
+        ours.append(bench.first_step_s(f"ours-{pair}", lambda run: bench.ours(run, 2, changes=asked, trace=True)))
+    print_row(
+        f"the demo, from start to first step from weights, which ours measures on {NUM_VAL} pictures, ours / stock",
+        ratios(ours, stock),
+        f"other programs ran; stock took {spread(stock, 2)} s, ours {spread(ours, 2)} s",
     )
 
 
