@@ -12,25 +12,35 @@ import torch
 
 from job.background import Background
 from job.errors import HardwareError, TrainingError, message_of
+from job.training.flat_tensors import side_by_side
 
 
 class BackgroundCopy(Background):
-    """Replaces tensors of tables, each given as a table and a name in it, by copies on the CPU."""
+    """Replaces tensors of tables, each given as a table and a name in it, by copies on the CPU.
 
-    def __init__(self, entries: Iterable[tuple[dict[Any, Any], Any]] = ()) -> None:
+    Those of a group lie side by side, so that they are written and freed together.
+    """
+
+    def __init__(self, *groups: Iterable[tuple[dict[Any, Any], Any]]) -> None:
         super().__init__("snapshot", self._copy_explained)
         self._ended = threading.Event()
         self._ended.set()
-        self._entries = [(table, name, _num_changes(table[name])) for table, name in entries]
+        self._groups = [[(table, name, _num_changes(table[name])) for table, name in group] for group in groups]
 
     def copy(self) -> None:
         """Copy all tensors; `start` does so in a thread of its own. Keeps no reference to the tables."""
-        entries, self._entries = self._entries, []
-        for table, name, num_changes in entries:
-            tensor = table[name]
-            table[name] = tensor.detach().to("cpu", copy=True)
-            if _num_changes(tensor) != num_changes:
-                raise TrainingError(f"snapshot: {name} changed while it was copied; this is a defect, please report it")
+        groups, self._groups = self._groups, []
+        for group in groups:
+            tensors = [table[name].detach() for table, name, _ in group]
+            copies = side_by_side(tensors)
+            if copies:
+                torch._foreach_copy_(copies, tensors)
+            for (table, name, num_changes), tensor, copied in zip(group, tensors, copies, strict=True):
+                if _num_changes(tensor) != num_changes:
+                    raise TrainingError(
+                        f"snapshot: {name} changed while it was copied; this is a defect, please report it"
+                    )
+                table[name] = copied
         self.error = None
 
     def start(self) -> None:

@@ -6,7 +6,6 @@ full precision, and made of tensors and plain values, so that reading it runs no
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from job.text import counted
 from job.training.background_copy import BackgroundCopy
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.files import BEST, LAST, STATE
+from job.training.flat_tensors import mapped, packed, unpacked
 from job.training.position import Position
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors, save
@@ -30,7 +30,8 @@ Row = dict[str, float]
 State = dict[str, Any]
 """A complete training state: tensors and plain values, by the names of `capture`."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of a file; before 2 its tensors were not packed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class Snapshot:
                 f"training: {found} is not a number after {counted(batch, 'batch', 'batches')} of epoch {epoch + 1}; "
                 "the last good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        save(self.state, folder / STATE)
+        save({"schema": SCHEMA, **packed(self.state)}, folder / STATE)
         self.digests = digest_state(self.state)
         _free(self.state["model"], self.state["ema"], self.state["gradients"])
         files = {} if self.best is None else {BEST: self.best.to_bytes()}
@@ -138,7 +139,7 @@ class Snapshot:
     def _resumable(self) -> dict[str, object]:
         """Return the entries that stock Ultralytics saves beside the EMA (``engine/trainer.py``: 800-815)."""
         optimizer = self.state["optimizer"]
-        copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
+        copied = mapped(torch.clone, optimizer)  # a tensor is saved with all that its memory holds
         stopper = self.state["stopper"]
         return {
             "epoch": self.progress.epoch - 1,
@@ -168,21 +169,17 @@ def capture(trainer: Trainer, progress: TrainingProgress, *, in_background: bool
     weights, ema = dict(model.state_dict()), dict(trainer.ema.ema.state_dict())
     optimizer = trainer.optimizer.state_dict()
     of_steps = {name for name, _ in model.named_parameters()}
-    for tensors in (weights, ema):
-        tensors |= {name: _copied(buffer) for name, buffer in tensors.items() if name not in of_steps}
-    moments = {
-        index: {name: value if torch.is_tensor(value) else _copied(value) for name, value in of_one.items()}
-        for index, of_one in optimizer["state"].items()
-    }
+    buffers = [(tensors, name) for tensors in (weights, ema) for name in tensors if name not in of_steps]
+    BackgroundCopy([*buffers, *((gradients, name) for name in gradients)]).copy()
+    moments = {index: dict(of_one) for index, of_one in optimizer["state"].items()}
     state = {
-        "schema": SCHEMA,
         "progress": asdict(progress),
         "model": weights,
         "ema": ema,
         "ema_updates": trainer.ema.updates,
         "optimizer": {**_copied({**optimizer, "state": None}), "state": moments},
         "scaler": _copied(trainer.scaler.state_dict()),
-        "gradients": _copied(gradients),
+        "gradients": gradients,
         "accumulate": trainer.accumulate,
         "losses": _copied({"mean": trainer.tloss, "last": trainer.loss_items, "total": trainer.loss}),
         "best_fitness": trainer.best_fitness,
@@ -190,15 +187,8 @@ def capture(trainer: Trainer, progress: TrainingProgress, *, in_background: bool
         "random": _random_state(),
     }
     copying = BackgroundCopy(
-        [
-            *((tensors, name) for tensors in (weights, ema) for name in tensors if name in of_steps),
-            *(
-                (of_one, name)
-                for of_one in moments.values()
-                for name, value in of_one.items()
-                if torch.is_tensor(value)
-            ),
-        ]
+        ((tensors, name) for tensors in (weights, ema) for name in tensors if name in of_steps),
+        ((of_one, name) for of_one in moments.values() for name, value in of_one.items() if torch.is_tensor(value)),
     )
     if in_background:
         copying.start()
@@ -211,9 +201,10 @@ def read_state(path: Path) -> State:
     """Load a captured state; raises `CorruptObjectError` if the file is none. No code in it is run."""
     try:
         with CheckpointFile(path) as file:
-            state: State = file.plain()
+            content = file.plain()
+        state: State = unpacked(content) if content["schema"] >= SCHEMA else content
         TrainingProgress(**state["progress"])
-    except (UnreadableFileError, KeyError, TypeError) as error:
+    except (UnreadableFileError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise CorruptObjectError(
             f"{path.name}: is not a training state, {message_of(error)}; nothing in it was run"
         ) from error
@@ -261,7 +252,7 @@ def _put_back(trainer: Trainer, state: State) -> TrainingProgress:
         gradient = state["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
     trainer.accumulate = state["accumulate"]
-    losses = _mapped(lambda tensor: tensor.to(trainer.device), state["losses"])
+    losses = mapped(lambda tensor: tensor.to(trainer.device), state["losses"])
     trainer.tloss, trainer.loss_items, trainer.loss = losses["mean"], losses["last"], losses["total"]
     trainer.best_fitness = state["best_fitness"]
     for name, value in state["stopper"].items():
@@ -294,18 +285,7 @@ def digest_live(trainer: Trainer) -> dict[str, str]:
 
 
 def _copied(tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
-    return _mapped(lambda tensor: tensor.detach().to("cpu", copy=True), tree)
-
-
-def _mapped(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
-    """Return a tree with the results of a function in place of its tensors."""
-    if isinstance(tree, torch.Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {name: _mapped(function, entry) for name, entry in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_mapped(function, entry) for entry in tree)
-    return tree
+    return mapped(lambda tensor: tensor.detach().to("cpu", copy=True), tree)
 
 
 def _random_state() -> State:

@@ -9,6 +9,7 @@ import torch
 
 from job.errors import CorruptObjectError
 from job.recipes.recipe import load_recipe
+from job.training.flat_tensors import PLACE, packed
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -52,6 +53,30 @@ def test_a_file_that_is_no_state_is_refused(read_state, tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(CorruptObjectError, match=r"state\.pt: is not a training state"):
         read_state(path)
+
+
+@pytest.mark.parametrize("buffers", [{}, {"buffers": []}, {"buffers": [torch.zeros(1)]}, {"buffers": [7]}])
+def test_a_state_whose_tensors_have_no_place_is_refused(read_state, tmp_path, buffers):
+    """A packed file without buffers, or with other ones than its tensors are in, raises the same error."""
+    path = tmp_path / "state.pt"
+    torch.save({"schema": 2, "tree": {"progress": {}, "model": {PLACE: (0, 0, (2,), (1,))}}, **buffers}, path)
+    with pytest.raises(CorruptObjectError, match=r"state\.pt: is not a training state"):
+        read_state(path)
+
+
+def test_a_state_of_an_older_version_is_read(training, read_state, tmp_path):
+    """A file whose tensors were saved one by one has the state that a packed one has."""
+    from job.training.state import TrainingProgress, capture, digest_state  # noqa: PLC0415 -- once Ultralytics is confined
+
+    training.trainer.tloss = training.trainer.loss_items = {"box_loss": torch.zeros(1)}  # as after a step
+    training.trainer.loss = torch.zeros(1)
+    state, _ = capture(training.trainer, TrainingProgress(), in_background=False)
+    torch.save({"schema": 1, **state}, tmp_path / "old.pt")
+    torch.save({"schema": 2, **packed(state)}, tmp_path / "new.pt")
+    old, new = read_state(tmp_path / "old.pt"), read_state(tmp_path / "new.pt")
+    assert digest_state(old) == digest_state(new) == digest_state(state)
+    assert old.keys() - {"schema"} == new.keys()
+    assert old["random"]["python"] == new["random"]["python"]
 
 
 @pytest.fixture

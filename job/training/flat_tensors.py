@@ -1,0 +1,98 @@
+"""Flat tensors: many tensors side by side in a few buffers, which are written and read as wholes.
+
+Guarantees that a tensor comes back with its values, type, shape and strides. A file of ``torch.save`` costs as much for
+a tensor of one number as for one of a million, and all of it while no other thread runs Python.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+BUFFER_BYTES = 1 << 26
+"""Least size of a full buffer: memory comes and goes in pieces, between which other threads run."""
+
+PLACE = "place in buffer"
+"""Key of the dictionary that stands for a tensor in a packed tree: its buffer, offset, shape and strides."""
+
+
+def side_by_side(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return tensors on the CPU with the types, shapes and strides of others, in memory that is not written yet."""
+    made: dict[int, torch.Tensor] = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        waiting, num_bytes = list[int](), 0
+        numbers = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        for number in numbers:
+            waiting.append(number)
+            num_bytes += tensors[number].numel() * dtype.itemsize
+            if num_bytes < BUFFER_BYTES and number != numbers[-1]:
+                continue
+            buffer = torch.from_numpy(np.empty(num_bytes, np.uint8)).view(dtype)  # numpy asks for huge pages
+            for part, like in zip(buffer.split([tensors[i].numel() for i in waiting]), waiting, strict=True):
+                made[like] = _shaped(part, tensors[like])
+            waiting, num_bytes = [], 0
+    return [made[number] for number in range(len(tensors))]
+
+
+def _shaped(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a part of a buffer as a tensor with the shape of another one, and its strides unless those have gaps."""
+    reach = 1 + sum((length - 1) * step for length, step in zip(like.shape, like.stride(), strict=True))
+    if like.is_contiguous() or reach != like.numel():
+        return part.view(like.shape)
+    return part.as_strided(like.shape, like.stride())
+
+
+def packed(tree: Any) -> dict[str, Any]:  # noqa: ANN401 -- a tree of tensors and plain values
+    """Return a tree in which places stand for the tensors that share their memory with others, and the buffers."""
+    numbers: dict[int, int] = {}
+    buffers: list[torch.Tensor] = []
+
+    def place(tensor: torch.Tensor) -> object:
+        storage = tensor.untyped_storage()
+        if storage.nbytes() == tensor.nbytes:
+            return tensor
+        number = numbers.setdefault(storage.data_ptr(), len(buffers))
+        if number == len(buffers):
+            buffers.append(torch.empty(0, dtype=tensor.dtype).set_(storage))
+        return {PLACE: (number, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())}
+
+    return {"tree": mapped(place, tree), "buffers": buffers}
+
+
+def unpacked(content: dict[str, Any]) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    """Return the tree that was packed, each tensor in memory of its own, and together in no more than the buffers have.
+
+    Raises `KeyError`, `TypeError`, `ValueError`, `IndexError` or `RuntimeError` if a place is none in the buffers.
+    """
+    buffers = content["buffers"]
+    if not isinstance(buffers, list) or not all(map(torch.is_tensor, buffers)):
+        raise TypeError("buffers are no tensors")
+    left = [buffer.numel() for buffer in buffers]
+
+    def restored(tree: Any) -> Any:  # noqa: ANN401 -- a tree of places and plain values
+        if isinstance(tree, dict):
+            if tree.keys() != {PLACE}:
+                return {name: restored(entry) for name, entry in tree.items()}
+            number, offset, shape, strides = tree[PLACE]
+            left[number] -= math.prod(shape)
+            if left[number] < 0:
+                raise ValueError("its tensors are larger than their buffer")
+            return buffers[number].as_strided(shape, strides, offset).clone()
+        if isinstance(tree, list | tuple):
+            return type(tree)(restored(entry) for entry in tree)
+        return tree
+
+    return restored(content["tree"])
+
+
+def mapped(function: Callable[[torch.Tensor], object], tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    """Return a tree with the results of a function in place of its tensors."""
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {name: mapped(function, entry) for name, entry in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(mapped(function, entry) for entry in tree)
+    return tree
