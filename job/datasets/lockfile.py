@@ -58,8 +58,8 @@ def is_dataset_file(name: str) -> bool:
 
 def _was_dataset_file(name: str) -> bool:
     """`is_dataset_file` of earlier versions, which counted ``.npy`` caches of images (``data/base.py``: 172)."""
-    hidden = any(part.startswith(".") for part in name.split("/"))
-    return name != LOCK and not name.endswith((".cache", ".part")) and not hidden and not INTERNAL.fullmatch(name)
+    is_hidden = "/." in f"/{name}"
+    return name != LOCK and not name.endswith((".cache", ".part")) and not is_hidden and not INTERNAL.fullmatch(name)
 
 
 def version_lock(number: int) -> str:

@@ -30,7 +30,7 @@ from job.log import Progress, one_line
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
 from job.storage.shards import PackedFile
-from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
+from job.storage.transfer import TransferResult, mark_replaceable, pull, statuses_if_pulled
 from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import counted, dataset_and_version, nearest, shortened
 from job.training.prepared_pixels import PIXELS, PixelFolder, make_room
@@ -157,21 +157,22 @@ def prepare_data(
         version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers, decoded = _Readers(folder, held), DecodedImages(store, name)
+        statuses: Mapping[str, os.stat_result] = {}
         if not pulled_already:
             with timer.entered(Phase.PULL):
                 leave_out = pinned["set_aside"] if pinned else ()
-                _pull_missing(
+                statuses = _pull_missing(
                     store, folder, version, readers, leave_out=leave_out, decoded=decoded, single_class=single_class
                 )
         check = partial(_check, folder, version, decoded, single_class=single_class, imgsz=imgsz, tiles=tiles)
         with timer.entered(Phase.CHECK):
-            report = check()
+            report = check(statuses)
             if record_images:
                 decoded.add(report.hashes)
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 _quarantine(folder, aside, readers)
-                report = check()
+                report = check({})
         readers.join()
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
@@ -184,10 +185,20 @@ def prepare_data(
 
 
 def _check(
-    folder: Path, version: DatasetVersion, decoded: DecodedImages, *, single_class: bool, imgsz: int, tiles: int
+    folder: Path,
+    version: DatasetVersion,
+    decoded: DecodedImages,
+    statuses: Mapping[str, os.stat_result],
+    *,
+    single_class: bool,
+    imgsz: int,
+    tiles: int,
 ) -> DatasetReport:
-    """Check a pulled dataset, unless it was checked as it is; raises `MachineError` for files of the user's."""
-    cache = ReportCache(folder, f"{single_class} {imgsz} {tiles}")
+    """Check a pulled dataset, unless it was checked as it is; raises `MachineError` for files of the user's.
+
+    `statuses` are those of files that were just looked at.
+    """
+    cache = ReportCache(folder, f"{single_class} {imgsz} {tiles}", statuses)
     report = cache.read()
     if report is None:
         report = check_dataset(
@@ -255,16 +266,21 @@ def _pull_missing(
     leave_out: Collection[str],
     decoded: DecodedImages,
     single_class: bool,
-) -> None:
-    """Pull a version into a folder that may have it; images and labels are checked as they arrive."""
+) -> Mapping[str, os.stat_result]:
+    """Pull a version into a folder that may have it; images and labels are checked as they arrive.
+
+    Returns the statuses of its files if it was there.
+    """
     files = {name: stored for name, stored in version.files.items() if name not in leave_out}
     num_fetched = 0
-    if not is_pulled(folder, files):
+    statuses = statuses_if_pulled(folder, files)
+    if statuses is None:
         there = list_dataset(store, folder.name).verified(version) if version.number else version
         with scan_arriving(folder, files, decoded.hashes, single_class=single_class) as on_fetched:
             pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
         num_fetched = pulled.num_transferred
     log.info("dataset %s: %s, %d of them fetched now", folder.name, counted(len(files), "file"), num_fetched)
+    return statuses or {}
 
 
 def _pull(

@@ -51,11 +51,14 @@ def read_only_images(dataset: YOLODataset) -> None:
 
 def digest_pictures(labels: list[Labels], folder: Path) -> str:
     """Return the SHA-256 over the images of a split, by name and size of their files, and over their boxes."""
-    digest = hashlib.sha256()
+    digest, within = hashlib.sha256(), dict[str, str]()
     for label in sorted(labels, key=lambda label: str(label["im_file"])):
         image = str(label["im_file"])
         size = os.stat(image).st_size  # noqa: PTH116 -- as text: thousands are named in a row
-        digest.update(f"{os.path.relpath(image, folder)}\t{size}\t{len(label['cls'])}\n".encode())
+        parent, _, name = image.rpartition("/")
+        if parent not in within:
+            within[parent] = os.path.relpath(f"{parent}/-", folder)[:-1]
+        digest.update(f"{within[parent]}{name}\t{size}\t{len(label['cls'])}\n".encode())
         digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
     return digest.hexdigest()
 

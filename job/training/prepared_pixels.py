@@ -90,7 +90,12 @@ class PreparedPixels:
     def _choose(self) -> str:
         files = {number: file for number in range(len(self._labels)) if (file := self._file(number))}
         sizes = {number: math.prod(shape) for number, (_, shape) in files.items()}
-        missing = {number: size for number, size in sizes.items() if not _is_there(files[number][0], size)}
+        folders = {folder.name for folder in Path(self._prefix).glob("*")}  # in no other is a file looked for
+        missing = {
+            number: size
+            for number, size in sizes.items()
+            if files[number][0].split("/")[-2] not in folders or not _is_there(files[number][0], size)
+        }
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         most = max(0, int(SHARE_OF_MEMORY * memory) - sum(sizes.values()) + sum(missing.values()))
         wanted = min(sum(missing.values()), most)
