@@ -67,7 +67,7 @@ class DatasetScan:
         """Scan files, of which only those that are not in the cache are read, and only unknown images decoded."""
         unread = []
         for path in paths:
-            version = self._version(path)
+            version = self._version(path, self._status(path))
             cached_version, digest, findings = self._cached.get(path, ("", "", Findings()))
             if version and version == cached_version:
                 self._versions[path], self.findings[path], self.digests[path] = version, findings, digest
@@ -95,8 +95,8 @@ class DatasetScan:
             self._cache.write(changed)
 
     def _scan(self, path: str) -> tuple[str, str, Findings]:
-        version = self._version(path)
-        return version, *self._read_file(path, is_regular=bool(version))
+        status = self._status(path)
+        return self._version(path, status), *self._read_file(path, status)
 
     def _add(self, path: str, version: str, digest: str, findings: Findings) -> None:
         self._versions[path], self.findings[path] = version, findings
@@ -113,26 +113,30 @@ class DatasetScan:
             return decoder if data.num_channels == NUM_CHANNELS else f"{decoder}{data.num_channels} "
         return f"{len(data.names)} {data.num_keypoint_columns} {'single ' if self._single_class else ''}"
 
-    def _version(self, path: str) -> str:
-        """Return the version of a file, and of the rules it is checked by; empty if it is no regular file."""
+    def _status(self, path: str) -> os.stat_result | None:
+        """Return the status of a file; None if it is no regular one."""
         with suppress(OSError):
             status = os.stat(f"{self._layout.folder}/{path}")  # noqa: PTH116 -- as text: thousands are named in a row
             if stat.S_ISREG(status.st_mode):
-                return f"{self._rules(path)}{state_of(status)}"
-        return ""
+                return status
+        return None
 
-    def _read_file(self, path: str, *, is_regular: bool) -> tuple[str, Findings]:
+    def _version(self, path: str, status: os.stat_result | None) -> str:
+        """Return the version of a file, and of the rules it is checked by; empty if it is no regular file."""
+        return f"{self._rules(path)}{state_of(status)}" if status else ""
+
+    def _read_file(self, path: str, status: os.stat_result | None) -> tuple[str, Findings]:
         """Return digest and findings of a file; no digest if it cannot be read."""
-        file, most = self._layout.folder / path, image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
+        most = image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
+        if status is None:
+            return "", Findings.of(*UNREADABLE)
+        if status.st_size > most:
+            message = f"has {status.st_size:,} bytes, and at most {most:,} are read; leave it out"
+            return "", Findings.of("large", message)
         try:
-            size = file.stat().st_size
-            if size > most:
-                message = f"has {size:,} bytes, and at most {most:,} are read; leave it out"
-                return "", Findings.of("large", message)
-            data = file.read_bytes() if is_regular else None
+            with open(f"{self._layout.folder}/{path}", "rb", buffering=0) as opened:  # noqa: PTH123 -- as text, too
+                data = opened.read()
         except OSError:
-            data = None
-        if data is None:
             return "", Findings.of(*UNREADABLE)
         digest = hashlib.sha256(self._rules(path).encode() + data).hexdigest()
         if (known := self._by_digest.get(digest)) is not None:
