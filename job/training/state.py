@@ -139,7 +139,7 @@ class Snapshot:
     def _resumable(self) -> dict[str, object]:
         """Return the entries that stock Ultralytics saves beside the EMA (``engine/trainer.py``: 800-815)."""
         optimizer = self.state["optimizer"]
-        copied = mapped(torch.clone, optimizer)  # a tensor is saved with all that its memory holds
+        copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
         stopper = self.state["stopper"]
         return {
             "epoch": self.progress.epoch - 1,
