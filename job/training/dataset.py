@@ -55,9 +55,9 @@ def digest_pictures(labels: list[Labels], folder: Path) -> str:
     for label in sorted(labels, key=lambda label: str(label["im_file"])):
         image = str(label["im_file"])
         size = os.stat(image).st_size  # noqa: PTH116 -- as text: thousands are named in a row
-        parent, _, name = image.rpartition("/")
+        parent, name = os.path.split(image)
         if parent not in within:
-            within[parent] = os.path.relpath(f"{parent}/-", folder)[:-1]
+            within[parent] = os.path.relpath(os.path.join(parent, "-"), folder)[:-1]  # noqa: PTH118 -- as text, too
         digest.update(f"{within[parent]}{name}\t{size}\t{len(label['cls'])}\n".encode())
         digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
     return digest.hexdigest()

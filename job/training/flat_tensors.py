@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from job.training.checkpoint_file import MAX_DIMENSIONS
+
 BUFFER_BYTES = 1 << 26
 """Least size of a full buffer: memory comes and goes in pieces, between which other threads run."""
 
@@ -37,11 +39,11 @@ def side_by_side(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _shaped(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return a part of a buffer as a tensor with the shape of another one, and its strides unless those have gaps."""
-    reach = 1 + sum((length - 1) * step for length, step in zip(like.shape, like.stride(), strict=True))
-    if like.is_contiguous() or reach != like.numel():
+    """Return a part of a buffer as a tensor with the shape of another one, and the strides that its copy would have."""
+    if like.is_contiguous() and not like.is_contiguous(memory_format=torch.channels_last):
         return part.view(like.shape)
-    return part.as_strided(like.shape, like.stride())
+    # A 1 x 1 convolution in channels-last is contiguous in both formats.
+    return part.as_strided(like.shape, torch.empty_like(like, device="meta").stride())
 
 
 def packed(tree: Any) -> dict[str, Any]:  # noqa: ANN401 -- a tree of tensors and plain values
@@ -64,27 +66,45 @@ def packed(tree: Any) -> dict[str, Any]:  # noqa: ANN401 -- a tree of tensors an
 def unpacked(content: dict[str, Any]) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
     """Return the tree that was packed, each tensor in memory of its own, and together in no more than the buffers have.
 
-    Raises `KeyError`, `TypeError`, `ValueError`, `IndexError` or `RuntimeError` if a place is none in the buffers.
+    Raises `KeyError`, `TypeError`, `ValueError`, `IndexError` or `RuntimeError` if the content is not as packed.
     """
-    buffers = content["buffers"]
-    if not isinstance(buffers, list) or not all(map(torch.is_tensor, buffers)):
-        raise TypeError("buffers are no tensors")
-    left = [buffer.numel() for buffer in buffers]
+    buffers = _Buffers(content["buffers"])
+    made: dict[int, Any] = {}
 
     def restored(tree: Any) -> Any:  # noqa: ANN401 -- a tree of places and plain values
-        if isinstance(tree, dict):
-            if tree.keys() != {PLACE}:
-                return {name: restored(entry) for name, entry in tree.items()}
-            number, offset, shape, strides = tree[PLACE]
-            left[number] -= math.prod(shape)
-            if left[number] < 0:
-                raise ValueError("its tensors are larger than their buffer")
-            return buffers[number].as_strided(shape, strides, offset).clone()
-        if isinstance(tree, list | tuple):
-            return type(tree)(restored(entry) for entry in tree)
-        return tree
+        if not isinstance(tree, dict | list | tuple):
+            return tree
+        if id(tree) not in made:  # else a file of some bytes could nest what it repeats without end
+            if not isinstance(tree, dict):
+                made[id(tree)] = type(tree)(restored(entry) for entry in tree)
+            elif tree.keys() == {PLACE}:
+                made[id(tree)] = buffers.take(*tree[PLACE])
+            else:
+                made[id(tree)] = {name: restored(entry) for name, entry in tree.items()}
+        return made[id(tree)]
 
     return restored(content["tree"])
+
+
+class _Buffers:
+    """Buffers of a file, of which each number is taken once at most."""
+
+    def __init__(self, buffers: list[torch.Tensor]) -> None:
+        if not isinstance(buffers, list) or not all(map(torch.is_tensor, buffers)):
+            raise TypeError("its buffers are no tensors")
+        if len({buffer.untyped_storage().data_ptr() for buffer in buffers}) < len(buffers):
+            raise ValueError("its buffers are the same")
+        self._buffers, self._left = buffers, [buffer.numel() for buffer in buffers]
+
+    def take(self, number: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+        """Return a copy of the tensor at a place."""
+        numbers = (number, offset, *shape, *strides)
+        if len(shape) > MAX_DIMENSIONS or not all(type(each) is int and each >= 0 for each in numbers):
+            raise ValueError("it has a tensor without a place")
+        self._left[number] -= math.prod(shape)
+        if self._left[number] < 0:
+            raise ValueError("its tensors are larger than their buffer")
+        return self._buffers[number].as_strided(shape, strides, offset).clone()
 
 
 def mapped(function: Callable[[torch.Tensor], object], tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values

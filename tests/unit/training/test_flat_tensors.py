@@ -15,6 +15,8 @@ def tensors():
         torch.rand(4, 6).t(),
         torch.tensor(7),
         torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        torch.rand(8, 4, 1, 1).to(memory_format=torch.channels_last),
+        torch.rand(8, 1, 3, 3).to(memory_format=torch.channels_last),
         torch.rand(3).half(),
         torch.empty(0, 4),
         torch.tensor([True, False]),
@@ -36,8 +38,8 @@ def test_places_have_types_shapes_and_strides_and_share_a_buffer_for_each_type(t
     for place, tensor in zip(places, tensors, strict=True):
         assert torch.equal(place, tensor)
         assert place.dtype == tensor.dtype
-    assert [place.stride() for place in places[:7]] == [tensor.stride() for tensor in tensors[:7]]
-    assert places[7].is_contiguous()
+    assert [place.stride() for place in places] == [tensor.clone().stride() for tensor in tensors]
+    assert places[5].stride() != torch.rand(8, 1, 3, 3).stride()
     memory = {(place.dtype, place.untyped_storage().data_ptr()) for place in places}
     assert len(memory) == len({tensor.dtype for tensor in tensors})
 
@@ -84,6 +86,9 @@ def test_a_file_has_as_many_tensors_as_buffers(tensors):
         (0, 0, (9,), (1,)),
         (0, 0, (10**12,), (0,)),
         (0, 0, (2,), (1, 1)),
+        (-1, 0, (2,), (1,)),
+        (0, 0, (1,) * 9, (1,) * 9),
+        (0, 0, (torch.tensor(64, dtype=torch.int8),) * 2, (0, 0)),
         (0, 0),
         None,
     ],
@@ -93,6 +98,22 @@ def test_a_place_that_is_none_is_refused(place):
     content = {"tree": {"a": {flat_tensors.PLACE: place}}, "buffers": [torch.rand(8)]}
     with pytest.raises((IndexError, KeyError, RuntimeError, TypeError, ValueError)):
         unpacked(content)
+
+
+def test_buffers_that_are_the_same_are_refused():
+    """A file has a tensor once that it names a thousand times."""
+    buffer = torch.rand(8)
+    with pytest.raises(ValueError, match="buffers are the same"):
+        unpacked({"tree": {}, "buffers": [buffer, buffer]})
+
+
+def test_what_a_tree_repeats_is_made_once():
+    """A list of the same list twice, sixty times over, is read as soon as it is written."""
+    tree = []
+    for _ in range(60):
+        tree = [tree, tree]
+    made = unpacked({"tree": tree, "buffers": []})
+    assert made[0] is made[1]
 
 
 def test_tensors_that_are_larger_together_than_their_buffer_are_refused():
