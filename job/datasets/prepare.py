@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 
 from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.data_yaml import is_data_yaml
-from job.datasets.dataset_report import DatasetReport, ReportCache
+from job.datasets.dataset_report import NO_STATUSES, DatasetReport, ReportCache
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.labels import describe_problems
@@ -156,8 +156,7 @@ def prepare_data(
     with timer.entered(Phase.PULL):
         version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
     with _exclusive(workdir / "datasets" / name) as folder:
-        readers, decoded = _Readers(folder, held), DecodedImages(store, name)
-        statuses: Mapping[str, os.stat_result] = {}
+        readers, decoded, statuses = _Readers(folder, held), DecodedImages(store, name), NO_STATUSES
         if not pulled_already:
             with timer.entered(Phase.PULL):
                 leave_out = pinned["set_aside"] if pinned else ()
@@ -172,7 +171,7 @@ def prepare_data(
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 _quarantine(folder, aside, readers)
-                report = check({})
+                report = check(NO_STATUSES)
         readers.join()
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
@@ -280,7 +279,7 @@ def _pull_missing(
             pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
         num_fetched = pulled.num_transferred
     log.info("dataset %s: %s, %d of them fetched now", folder.name, counted(len(files), "file"), num_fetched)
-    return statuses or {}
+    return statuses or NO_STATUSES
 
 
 def _pull(
