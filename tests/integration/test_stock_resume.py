@@ -31,9 +31,10 @@ def bucket(tmp_path):
 def yolo(*words):
     """Run stock Ultralytics' own command line, without a network."""
     program = [sys.executable, "-c", "from ultralytics.cfg import entrypoint; entrypoint()"]
+    settings = {"YOLO_CONFIG_DIR": Path.cwd() / "settings", "YOLO_OFFLINE": "true", "MPLBACKEND": "Agg"}
     return subprocess.run(
         [*program, *words],
-        env=surroundings({"YOLO_CONFIG_DIR": Path.cwd() / "settings", "YOLO_OFFLINE": "true", "MPLBACKEND": "Agg"}),
+        env=surroundings(settings | {"YOLO_VERBOSE": "true"}),  # which tests that isolate Ultralytics here switch off
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
