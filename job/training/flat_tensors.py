@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from job.training.checkpoint_file import MAX_DIMENSIONS
@@ -24,17 +23,18 @@ def side_by_side(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return tensors on the CPU with the types, shapes and strides of others, in memory that is not written yet."""
     made: dict[int, torch.Tensor] = {}
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-        waiting, num_bytes = list[int](), 0
+        waiting, size = list[int](), 0
         numbers = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
         for number in numbers:
             waiting.append(number)
-            num_bytes += tensors[number].numel() * dtype.itemsize
-            if num_bytes < BUFFER_BYTES and number != numbers[-1]:
+            size += tensors[number].numel()
+            if size * dtype.itemsize < BUFFER_BYTES and number != numbers[-1]:
                 continue
-            buffer = torch.from_numpy(np.empty(num_bytes, np.uint8)).view(dtype)  # numpy asks for huge pages
+            # Of torch, not of numpy, which asks for huge pages: where memory is in pieces, the kernel first moves it.
+            buffer = torch.empty(size, dtype=dtype)
             for part, like in zip(buffer.split([tensors[i].numel() for i in waiting]), waiting, strict=True):
                 made[like] = _shaped(part, tensors[like])
-            waiting, num_bytes = [], 0
+            waiting, size = [], 0
     return [made[number] for number in range(len(tensors))]
 
 
