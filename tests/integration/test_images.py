@@ -81,6 +81,17 @@ def test_the_digest_of_pictures_follows_from_their_bytes(training_of, data):
     assert training_of().environment["pictures"]["train"] != longer["train"]
 
 
+@pytest.mark.parametrize("name", ["000.jpg", "./000.jpg", "../train/000.jpg"])
+def test_the_digest_of_pictures_names_them_from_their_folder(confined, data, monkeypatch, name):
+    """A path from the working directory has the digest of the absolute one."""
+    from job.training.dataset import digest_pictures  # noqa: PLC0415 -- imports Ultralytics, confined by now
+
+    monkeypatch.chdir(folder := data / "images" / "train")
+    boxes = {"cls": np.zeros((0, 1)), "bboxes": np.zeros((0, 4))}
+    absolute, relative = ([{"im_file": path, **boxes}] for path in (str(folder / "000.jpg"), name))
+    assert digest_pictures(relative, folder) == digest_pictures(absolute, folder)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_classes_that_a_split_has_none_of_are_refused(training_of, data, split):
     """Chosen classes without an object in a split end before training, but not in a run that began with them."""

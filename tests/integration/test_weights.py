@@ -66,8 +66,8 @@ def test_weights_with_other_classes_are_refused_unless_that_is_meant(trained):
 
 
 def test_a_start_is_measured_unless_its_classes_are_new(trained):
-    """From scratch, and where no class has its name in the weights, there is no row 0 and the reason is told; where one
-    class has, it is measured.
+    """Start weights with one class of the data are measured; random weights, and weights with none of the classes, are
+    not, and the log has the reason.
     """
     assert before_of(trained, "yolov11_tiny") is None
     for name, classes, measured in (("new", ("cat", "dog", "cow"), False), ("more", ("bird", "cat", "animal"), True)):
