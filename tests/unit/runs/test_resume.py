@@ -7,6 +7,7 @@ from job.runs.records import CheckpointMetadata, Manifest, StopRequest
 from job.runs.resume import PreviousAttempts, receipt
 from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
+from job.training.position import BEGINNING
 from tests.support.attempt_records import attempt_record
 from tests.support.run_records import at
 
@@ -73,6 +74,13 @@ def test_the_work_after_the_checkpoint_is_lost(last, steps, seconds):
     """
     made = receipt(PreviousAttempts((last,)), manifest(2, 3, 60), DIGESTS, 10)
     assert (made.steps_lost, made.seconds_lost) == (steps, seconds)
+
+
+def test_all_steps_are_lost_if_nothing_was_committed():
+    """A training that begins again trains every step of the attempt before again; a first one trains none again."""
+    last = attempt(pulse=(100, place(1, 3)))
+    assert PreviousAttempts((last,)).steps_after(BEGINNING, 10) == 13
+    assert PreviousAttempts(()).steps_after(BEGINNING, 10) == 0
 
 
 def test_an_extension_lost_nothing():
