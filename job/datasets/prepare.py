@@ -22,7 +22,8 @@ from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
 from job.datasets.labels import describe_problems
 from job.datasets.lockfile import DatasetVersion, list_dataset, read_locked_version, read_version, split_digest
-from job.datasets.scan import SCAN_CACHE, scan_arriving
+from job.datasets.pull_scan import scan_arriving
+from job.datasets.scan import SCAN_CACHE
 from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer

@@ -1,7 +1,7 @@
 """Scan of a dataset's images and labels: each read once, in parallel, and cached by content.
 
 Guarantees that every image was decoded to its end, here or where its hash is known from, and that an absent or damaged
-cache costs time and nothing else. Files of a dataset that is being pulled are scanned as they arrive.
+cache costs time and nothing else.
 """
 
 import hashlib
@@ -9,20 +9,19 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from pydantic import TypeAdapter, ValidationError
 
 from job.datasets import image, labels
-from job.datasets.data_yaml import is_data_yaml, read_data_yaml
 from job.datasets.files import UNREADABLE, state_of
 from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
-from job.datasets.layout import Layout, is_image, label_of
+from job.datasets.layout import Layout, is_image
 from job.storage.cache_file import CacheFile
 from job.training.cores import num_cores
 
@@ -62,6 +61,7 @@ class DatasetScan:
                 self._cached[path] = _ROW.validate_json(row)
         self._by_digest = {digest: findings for _, digest, findings in self._cached.values()}
         self._versions: dict[str, str] = {}
+        self._unsaved: SimpleQueue[str] = SimpleQueue()
 
     def read(self, paths: list[str], progress: Callable[[int, int], None]) -> None:
         """Scan files, of which only those that are not in the cache are read, and only unknown images decoded."""
@@ -74,7 +74,7 @@ class DatasetScan:
             else:
                 unread.append(path)
         try:
-            with _decoding_pool(num_cores()) as pool:
+            with decoding_pool(num_cores()) as pool:
                 for path, scanned in zip(unread, pool.map(self._scan, unread), strict=True):
                     self._add(path, *scanned)
                     progress(len(self.findings), len(paths))
@@ -88,11 +88,14 @@ class DatasetScan:
         self._add(path, *self._scan(path))
 
     def save(self) -> None:
-        """Add to the cache what was found."""
-        rows = {path: (self._versions[path], digest, self.findings[path]) for path, digest in self.digests.items()}
-        changed = {path: _ROW.dump_json(row).decode() for path, row in rows.items() if row != self._cached.get(path)}
+        """Add to the cache what was found since the last call."""
+        paths = []
+        with suppress(Empty):
+            while True:
+                paths.append(self._unsaved.get_nowait())
+        rows = {path: (self._versions[path], self.digests[path], self.findings[path]) for path in paths}
         if self._cache:
-            self._cache.write(changed)
+            self._cache.write({path: _ROW.dump_json(row).decode() for path, row in rows.items()})
 
     def _scan(self, path: str) -> tuple[str, str, Findings]:
         status = self._status(path)
@@ -102,6 +105,7 @@ class DatasetScan:
         self._versions[path], self.findings[path] = version, findings
         if digest:
             self.digests[path] = digest
+            self._unsaved.put(path)
 
     def _rules(self, path: str) -> str:
         """Return everything but the bytes that decides the findings in a file, as text."""
@@ -150,57 +154,7 @@ class DatasetScan:
 
 
 @contextmanager
-def scan_arriving(
-    folder: Path,
-    names: Collection[str],
-    known_hashes: Callable[[], Mapping[str, str]],
-    *,
-    single_class: bool = False,
-) -> Iterator[Callable[[str], None]]:
-    """Scan images and labels of a dataset while its files are pulled, into the cache of the check that follows.
-
-    Yields a function to call with the name of each file that has arrived, one call at a time. Files that come before
-    the data file, or are not scanned at the end of the block, are left to the check, which reports what was found.
-    """
-    folder = Path(os.path.realpath(folder))
-    data, scan = read_data_yaml(folder, names), None
-    images = set(filter(is_image, names))
-    scanned = images | set(map(label_of, images))
-    num_threads = max(1, num_cores() - 1)  # the pull needs one
-    waiting: SimpleQueue[str | None] = SimpleQueue()
-    is_over = False
-
-    def read_waiting(scan: DatasetScan) -> None:
-        while (name := waiting.get()) is not None and not is_over:
-            scan.read_file(name)
-
-    def arrived(name: str) -> None:
-        nonlocal data, scan
-        if is_data_yaml(name):
-            data = read_data_yaml(folder, names)
-        elif name in scanned and data.content:
-            if scan is None:
-                scan = DatasetScan(
-                    Layout(folder, data), folder / SCAN_CACHE, single_class=single_class, known_hashes=known_hashes
-                )
-                for _ in range(num_threads):  # a task for each file would add a fifth to the CPU time
-                    pool.submit(read_waiting, scan)
-            waiting.put(name)
-
-    with _decoding_pool(num_threads) as pool:
-        try:
-            yield arrived
-        finally:
-            is_over = True
-            for _ in range(num_threads):
-                waiting.put(None)
-            pool.shutdown()
-            if scan is not None:
-                scan.save()
-
-
-@contextmanager
-def _decoding_pool(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+def decoding_pool(num_threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads, since OpenCV decodes and hashlib hashes without the interpreter's lock; decoders warn of nothing."""
     with ThreadPoolExecutor(num_threads) as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
         yield pool
