@@ -30,13 +30,19 @@ INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "
 UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
 """Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
 
+IMPORT_TURN_S = 0.0005
+"""How long the import of torch keeps the interpreter from threads that fetch files, each time one of them needs it."""
+
 
 def import_torch_ahead() -> None:
     """Import torch in a thread, while the bucket is waited for; who needs it waits for that, and learns of an error."""
 
     def import_torch() -> None:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(IMPORT_TURN_S)
         with suppress(Exception):
             import torch  # noqa: F401, PLC0415 -- takes seconds
+        sys.setswitchinterval(before)
 
     threading.Thread(target=import_torch, name="import").start()
 

@@ -52,6 +52,31 @@ def test_torch_compiles_in_the_folder_and_without_processes(tmp_path, monkeypatc
     subprocess.run([sys.executable, "-c", COMPILES, tmp_path / "ultralytics"], check=True)
 
 
+IMPORTS_AHEAD = """
+import sys, threading
+from importlib.abc import MetaPathFinder
+from job.training.isolation import IMPORT_TURN_S, import_torch_ahead
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            during.append(sys.getswitchinterval())
+
+before, during = sys.getswitchinterval(), []
+sys.meta_path.insert(0, Finder())
+import_torch_ahead()
+for thread in set(threading.enumerate()) - {threading.current_thread()}:
+    thread.join()
+assert sys.getswitchinterval() == before
+assert [round(turn_s, 6) for turn_s in during] == [IMPORT_TURN_S] != [before]
+"""
+
+
+def test_an_import_ahead_gives_the_interpreter_away_more_often():
+    """While torch is imported, threads that fetch files get the interpreter in short turns, and as before afterwards."""
+    subprocess.run([sys.executable, "-c", IMPORTS_AHEAD], check=True)
+
+
 def test_the_variables_of_torchrun_are_hidden(monkeypatch):
     """None of them is left for Ultralytics to read."""
     for name in OF_TORCHRUN:
