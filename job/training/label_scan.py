@@ -4,8 +4,10 @@ Guarantees the labels and counts that the stock scan has for the same files (``d
 not plain boxes, or could be refused, is left to it.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
@@ -18,21 +20,35 @@ NUM_COLUMNS = 5
 @contextmanager
 def known_shapes(shapes: Mapping[str, tuple[int, int]]) -> Iterator[None]:
     """Let datasets that are built in a block take heights and widths ``(h, w)`` of checked images, by path."""
-    stock = dataset.verify_image_label
-
-    def verify(words: tuple[Any, ...]) -> Any:  # noqa: ANN401 -- a tuple, or of what is refused a list
-        image, label, _prefix, has_keypoints, num_classes, *_ = words
-        shape = shapes.get(image)
-        boxes = None if shape is None or has_keypoints else read_boxes(label, num_classes)
-        if boxes is None:
-            return stock(words)
-        return image, boxes, shape, [], None, 0, 1, int(not len(boxes)), 0, ""
-
-    dataset.verify_image_label = verify
+    stock = dataset.ThreadPool
+    dataset.ThreadPool = functools.partial(_LabelPool, shapes)
     try:
         yield
     finally:
-        dataset.verify_image_label = stock
+        dataset.ThreadPool = stock
+
+
+class _LabelPool(ThreadPool):
+    """Threads for what is left to Ultralytics; they would hand the interpreter over at each label that is read here."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], num_threads: int) -> None:
+        super().__init__(num_threads)
+        self._shapes = shapes
+
+    def imap(  # type: ignore[override]  # Ultralytics takes it for an iterator alone
+        self, func: Callable[[Any], Any], iterable: Iterable[tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        """Return what Ultralytics' ``verify_image_label`` returns for each image and its label."""
+        words = list(iterable)
+        found = [self._read(*given) for given in words]
+        left = super().imap(func, [given for given, known in zip(words, found, strict=True) if known is None])
+        return (next(left) if known is None else known for known in found)
+
+    def _read(self, image: str, label: str, *options: Any) -> tuple[Any, ...] | None:  # noqa: ANN401 -- stock's words
+        _prefix, has_keypoints, num_classes, *_ = options
+        shape = self._shapes.get(image)
+        boxes = None if shape is None or has_keypoints else read_boxes(label, num_classes)
+        return None if boxes is None else (image, boxes, shape, [], None, 0, 1, int(not len(boxes)), 0, "")
 
 
 def read_boxes(label: str, num_classes: int) -> np.ndarray | None:

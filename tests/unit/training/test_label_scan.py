@@ -61,9 +61,11 @@ def both_scans(image, content, *, has_keypoints=False, single=False, keypoints=(
     if content is not None:
         label.write_bytes(content if isinstance(content, bytes) else content.encode())
     words = (str(image), str(label), "train: ", has_keypoints, 2, *keypoints, single)
-    theirs = utils.verify_image_label(words)
-    with known_shapes({str(image): (64, 64)}):
-        return list(theirs), list(dataset.verify_image_label(words))
+    with dataset.ThreadPool(1) as pool:
+        (theirs,) = pool.imap(func=utils.verify_image_label, iterable=iter([words]))
+    with known_shapes({str(image): (64, 64)}), dataset.ThreadPool(1) as pool:
+        (ours,) = pool.imap(func=utils.verify_image_label, iterable=iter([words]))
+    return list(theirs), list(ours)
 
 
 def assert_equal(theirs, ours):
