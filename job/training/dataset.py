@@ -23,7 +23,7 @@ from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 from job.training.augmentation import NUM_CHANNELS, Labels, keep_arrays
-from job.training.decoding import PixelBuffer, decoded_into, describe_decoder, imread
+from job.training.decoding import DecodingBuffers, decoded_into, describe_decoder, imread
 from job.training.prepared_pixels import PixelFolder, PreparedPixels, resized
 from job.training.rng import start_streams
 from job.training.sampler import CACHE_BYTES, PICTURES_TOGETHER, Sample, num_kept
@@ -108,7 +108,7 @@ class KeyedDataset(YOLODataset):
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
         self.mosaic_stride = mosaic_stride
         self.recent: dict[int, Image] = {}  # first in, first out
-        self.decoding = PixelBuffer()
+        self.decoding = DecodingBuffers()
         self.planes: np.ndarray | None = None  # in which the image of the next sample is made
         # The arguments of ultralytics.data.build.build_yolo_dataset in mode "train".
         super().__init__(
@@ -205,7 +205,7 @@ class KeyedDataset(YOLODataset):
     def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
         with decoded_into(self.decoding):
             pixels, *sizes = super().load_image(i, rect_mode, resize_short)
-        return (pixels.copy() if self.decoding.holds(pixels) else pixels, *sizes)
+        return (pixels.copy() if self.decoding.pixels.holds(pixels) else pixels, *sizes)
 
     @property
     def pictures(self) -> list[Labels]:

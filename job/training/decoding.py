@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from io import BytesIO
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,14 @@ SUFFIXES = (".jpg", ".jpeg")
 NUM_CHANNELS = 3
 
 BUFFER_BYTES = 150_000_000
-"""Limit of the memory that a process keeps for decoding: pictures of 50 megapixels."""
+"""Limit of a buffer: pictures of 50 megapixels."""
 
 UPRIGHT = 1
 """EXIF's number for a picture that is not turned."""
 
 
-class PixelBuffer:
-    """Memory that pictures are decoded into, one after another: new memory costs a tenth of the decoding."""
+class Buffer:
+    """Memory for one thing after another: new memory for each costs a tenth of the decoding."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
@@ -55,28 +55,34 @@ class PixelBuffer:
         return np.may_share_memory(self._bytes, pixels)
 
 
-_buffer: PixelBuffer | None = None
+class DecodingBuffers:
+    """Memory for the files that are decoded, and for their pixels."""
+
+    def __init__(self) -> None:
+        self.files, self.pixels = Buffer(), Buffer()
+
+
+_buffers: DecodingBuffers | None = None
 
 
 @contextmanager
-def decoded_into(buffer: PixelBuffer) -> Iterator[None]:
-    """Let `imread` of this process decode JPEGs into a buffer within a block."""
-    global _buffer  # noqa: PLW0603 -- Ultralytics calls `imread` with a file alone
-    _buffer = buffer
+def decoded_into(buffers: DecodingBuffers) -> Iterator[None]:
+    """Let `imread` of this process decode JPEGs into buffers within a block."""
+    global _buffers  # noqa: PLW0603 -- Ultralytics calls `imread` with a file alone
+    _buffers = buffers
     try:
         yield
     finally:
-        _buffer = None
+        _buffers = None
 
 
 def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> Any:  # noqa: ANN401 -- as the function it stands for
     """Return the pixels ``(h, w, c)`` uint8 of an image file, BGR if in colour; None if it cannot be read."""
     if simplejpeg and flags == cv2.IMREAD_COLOR and os.fspath(filename).lower().endswith(SUFFIXES):
-        with suppress(OSError, ValueError):  # no such file, or one that has to be mended
-            data = Path(filename).read_bytes()
-            if size := _size_if_upright_colour(data):
-                buffer = _buffer and _buffer.sized(NUM_CHANNELS * math.prod(size))
-                return simplejpeg.decode_jpeg(data, "BGR", buffer=buffer)
+        with suppress(OSError, ValueError), Path(filename).open("rb") as opened:  # absent, or one that has to be mended
+            if size := _size_if_upright_colour(opened):
+                buffer = _buffers.pixels.sized(NUM_CHANNELS * math.prod(size)) if _buffers else None
+                return simplejpeg.decode_jpeg(_read_again(opened), "BGR", buffer=buffer)
     return patches.imread(filename, flags)
 
 
@@ -87,10 +93,17 @@ def describe_decoder() -> str:
     return f"opencv {cv2.__version__} with {cv2.getCPUFeaturesLine()}, {versions}"
 
 
-def _size_if_upright_colour(data: bytes) -> tuple[int, int] | None:
+def _read_again(opened: BufferedReader) -> np.ndarray | bytes:
+    """Return a file from its start on."""
+    opened.seek(0)
+    memory = _buffers.files.sized(os.fstat(opened.fileno()).st_size) if _buffers else None
+    return opened.read() if memory is None else memory[: opened.readinto(memory.data)]
+
+
+def _size_if_upright_colour(opened: BufferedReader) -> tuple[int, int] | None:
     """Return width and height of a JPEG of three channels without EXIF, or whose EXIF says that it is upright."""
     try:
-        image = JpegImageFile(BytesIO(data))
+        image = JpegImageFile(opened)
         num_exif = sum(name == "APP1" and text.startswith(b"Exif") for name, text in image.applist)
         is_upright = not num_exif or image.getexif().get(Base.Orientation) == UPRIGHT
     except Exception:  # noqa: BLE001 -- Pillow raises many kinds for a damaged header

@@ -255,9 +255,9 @@ def test_pictures_that_are_resized_are_decoded_into_one_buffer(make_trainer):
     dataset = make_trainer(imgsz=32).train_loader.dataset
     dataset.buffer = [0]
     pixels, *_ = dataset.load_image(0)
-    assert dataset.decoding._bytes.size == 64 * 64 * 3
+    assert dataset.decoding.pixels.sized(0).size == 64 * 64 * 3
     assert pixels.shape == (32, 32, 3)
-    assert not dataset.decoding.holds(pixels)
+    assert not dataset.decoding.pixels.holds(pixels)
 
 
 @pytest.mark.parametrize("tiles", [0, 40])

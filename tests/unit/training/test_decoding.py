@@ -140,31 +140,32 @@ def test_a_damaged_jpeg_has_the_pixels_that_ultralytics_reads(read):
 
 
 def test_pictures_are_decoded_into_one_buffer(read, num_fast):
-    """Within a block, JPEGs of any order of sizes have the same pixels in one memory, and other files their own."""
-    from job.training.decoding import PixelBuffer, decoded_into  # noqa: PLC0415 -- once Ultralytics is confined
+    """Within a block, JPEGs of any order of sizes are read and decoded in the same memory, other files in their own."""
+    from job.training.decoding import DecodingBuffers, decoded_into  # noqa: PLC0415 -- once Ultralytics is confined
 
-    buffer = PixelBuffer()
+    buffers = DecodingBuffers()
     pictures = [jpeg(pixels=SMOOTH[:h, :w]) for h, w in ((33, 31), (131, 210), (8, 8), (131, 210), (1, 1))]
     for data in pictures:
         theirs, outside = read(data)
-        with decoded_into(buffer):
+        with decoded_into(buffers):
             _, ours = read(data)
         assert same(theirs, ours)
-        assert buffer.holds(ours)
-        assert not buffer.holds(outside)
+        assert buffers.pixels.holds(ours)
+        assert not buffers.pixels.holds(outside)
     assert len(num_fast) == 2 * len(pictures)
-    with decoded_into(buffer):
+    assert buffers.files.sized(0).size == max(map(len, pictures))
+    with decoded_into(buffers):
         theirs, ours = read(saved(form="PNG"), "a.png")
     assert same(theirs, ours)
-    assert not buffer.holds(ours)
+    assert not buffers.pixels.holds(ours)
 
 
 def test_damaged_jpegs_do_no_harm_to_a_buffer(read):
     """A JPEG whose header and pixels disagree is read as before, and the next one after it."""
-    from job.training.decoding import PixelBuffer, decoded_into  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.decoding import DecodingBuffers, decoded_into  # noqa: PLC0415 -- once Ultralytics is confined
 
-    buffer, data = PixelBuffer(), jpeg()
-    with decoded_into(buffer):
+    buffers, data = DecodingBuffers(), jpeg()
+    with decoded_into(buffers):
         for number in range(200):
             assert same(*read(damaged(data, number))), number
             assert same(*read(data))
