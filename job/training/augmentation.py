@@ -4,6 +4,7 @@ Guarantees that each transform draws the numbers that its base class draws, and 
 array of many megabytes costs more in page faults than the work that fills it. Knows nothing of keys and files.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,10 +20,13 @@ FARTHEST_PX = 1 << 16
 """To which coordinates of OpenCV are exact to a fraction of a pixel: 32-bit floats, or integers that overflow."""
 
 STRIP_PX = 1 << 18
-"""Pixels of an image whose colours are changed at once: what is between the steps stays in a core's cache."""
+"""Pixels of an image that are changed at once: what is between the steps stays in a core's cache."""
 
 NUM_CHANNELS = 3
 """Of the images that are augmented here; others are left to the base classes."""
+
+CHANGES = "changes"
+"""What of a sample's labels has its `Changes` on their way to `PlanarFormat`, which comes last of all transforms."""
 
 Labels = dict[str, Any]
 """What Ultralytics knows of an image and its objects; ``img`` has the pixels ``(h, w, c)`` uint8."""
@@ -128,17 +132,27 @@ def visible_bounds(
     return left, top, right, bottom
 
 
-class InPlaceHSV(RandomHSV):
-    """Hue, saturation and value of an image, changed strip by strip by way of kept arrays."""
+@dataclass(slots=True)
+class Changes:
+    """What is to be done to the pixels of an image where they are; `PlanarFormat` does it in one pass."""
 
-    hsv: np.ndarray | None = None
-    planes: np.ndarray
-    """The same, channel by channel: a table is looked up in half the time."""
+    tables: np.ndarray | None = None
+    """New hue, saturation and value by the old, ``(3, 256)`` uint8."""
+    is_upside_down: bool = False
+    is_mirrored: bool = False
+
+    @property
+    def flip(self) -> int | None:
+        """OpenCV's number for the axes that are flipped."""
+        return {(True, False): 0, (False, True): 1, (True, True): -1}.get((self.is_upside_down, self.is_mirrored))
+
+
+class LaterHSV(RandomHSV):
+    """Hue, saturation and value of an image, to be changed."""
 
     def apply_image(self, labels: Labels, params: Labels | None = None) -> Labels:  # noqa: ARG002 -- overrides
-        """Change the image in place."""
-        img = labels["img"]
-        if img.shape[-1] != NUM_CHANNELS or not (self.hgain or self.sgain or self.vgain):
+        """Draw what changes."""
+        if labels["img"].shape[-1] != NUM_CHANNELS or not (self.hgain or self.sgain or self.vgain):
             return labels
         hue, saturation, value = augment.np.random.uniform(-1, 1, 3) * [self.hgain, self.sgain, self.vgain]
         levels = np.arange(256, dtype=np.float64)
@@ -147,62 +161,89 @@ class InPlaceHSV(RandomHSV):
         tables[1] = np.clip(levels * (saturation + 1), 0, 255)
         tables[2] = np.clip(levels * (value + 1), 0, 255)
         tables[1, 0] = 0  # white stays white
-        height, width = img.shape[:2]
-        num_rows = min(height, max(1, STRIP_PX // width))
-        if self.hsv is None or self.hsv.shape[:2] != (num_rows, width):
-            self.hsv = np.empty((num_rows, width, NUM_CHANNELS), np.uint8)
-            self.planes = np.empty((NUM_CHANNELS, num_rows, width), np.uint8)
-        for top in range(0, height, num_rows):
-            strip = img[top : top + num_rows]
-            hsv, planes = self.hsv[: len(strip)], list(self.planes[:, : len(strip)])
-            cv2.cvtColor(strip, cv2.COLOR_BGR2HSV, dst=hsv)
-            cv2.split(hsv, planes)
-            for plane, table in zip(planes, tables, strict=True):
-                cv2.LUT(plane, table, dst=plane)
-            cv2.merge(planes, dst=hsv)
-            cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=strip)
+        _changes(labels).tables = tables
         return labels
 
 
-class InPlaceFlip(RandomFlip):
-    """Flip of an image in place."""
+class LaterFlip(RandomFlip):
+    """Flip of an image, to be done."""
 
     def apply_image(self, labels: Labels, params: Labels) -> Labels:
-        """Flip the image if the draw says so."""
+        """Note the flip if the draw says so."""
         if labels["img"].shape[-1] != NUM_CHANNELS:
             flipped: Labels = super().apply_image(labels, params)
             return flipped
-        if params["flip"]:
-            cv2.flip(labels["img"], 0 if params["direction"] == "vertical" else 1, dst=labels["img"])
+        changes = _changes(labels)
+        if params["direction"] == "vertical":
+            changes.is_upside_down ^= params["flip"]
+        else:
+            changes.is_mirrored ^= params["flip"]
         return labels
 
 
 class PlanarFormat(Format):
-    """Channels of an image split into planes in one pass."""
+    """Changes of an image, and its channels split into planes, strip by strip by way of kept arrays."""
 
     planes: np.ndarray | None = None
     """Planes ``(c, h, w)`` that the next image is written into, if it has their shape; else it gets new ones."""
 
-    def _format_img(self, img: np.ndarray) -> torch.Tensor:
-        """Return the planes ``(c, h, w)``, RGB, or BGR as often as ``bgr`` says."""
+    _strips: np.ndarray = np.empty((2, 0, 0, NUM_CHANNELS), np.uint8)
+    _channels: np.ndarray = np.empty((NUM_CHANNELS, 0, 0), np.uint8)
+
+    def apply_image(self, labels: Labels, params: Labels | None = None) -> Labels:
+        """Make the planes ``(c, h, w)`` of an image, RGB, or BGR as often as ``bgr`` says."""
+        changes = labels.pop(CHANGES, Changes())
+        img = labels["img"]
         if img.shape[-1] != NUM_CHANNELS:
-            formatted: torch.Tensor = super()._format_img(img)
+            formatted: Labels = super().apply_image(labels, params)
             return formatted
         shape = (NUM_CHANNELS, *img.shape[:2])
         planes, self.planes = self.planes, None
         if planes is None or planes.shape != shape:
             planes = np.empty(shape, np.uint8)
-        ordered = planes[::-1] if augment.random.uniform(0, 1) > self.bgr else planes
-        cv2.split(img, list(ordered))
-        return torch.from_numpy(planes)
+        self._write(img, changes, planes[::-1] if augment.random.uniform(0, 1) > self.bgr else planes)
+        labels["img"] = torch.from_numpy(planes)
+        return labels
+
+    def _write(self, img: np.ndarray, changes: Changes, planes: np.ndarray) -> None:
+        height, width = img.shape[:2]
+        num_rows = min(height, max(1, STRIP_PX // width))
+        if self._channels.shape[1:] != (num_rows, width):
+            self._strips = np.empty((2, num_rows, width, NUM_CHANNELS), np.uint8)
+            self._channels = np.empty((NUM_CHANNELS, num_rows, width), np.uint8)
+        for top in range(0, height, num_rows):
+            strip = img[top : top + num_rows]
+            rows = len(strip)
+            if changes.tables is not None:
+                strip = self._recoloured(strip, changes.tables)
+            if changes.flip is not None:
+                strip = cv2.flip(strip, changes.flip, dst=self._strips[0, :rows])
+            first = height - top - rows if changes.is_upside_down else top
+            cv2.split(strip, list(planes[:, first : first + rows]))
+
+    def _recoloured(self, strip: np.ndarray, tables: np.ndarray) -> np.ndarray:
+        """Return other colours of a strip; a table is looked up for one channel alone in half the time."""
+        rows = len(strip)
+        hsv, channels = self._strips[0, :rows], list(self._channels[:, :rows])
+        cv2.split(cv2.cvtColor(strip, cv2.COLOR_BGR2HSV, dst=hsv), channels)
+        for channel, table in zip(channels, tables, strict=True):
+            cv2.LUT(channel, table, dst=channel)
+        cv2.merge(channels, dst=hsv)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=self._strips[1, :rows])
+
+
+def _changes(labels: Labels) -> Changes:
+    """Return what is to be done to an image."""
+    changes: Changes = labels.setdefault(CHANGES, Changes())
+    return changes
 
 
 KEPT = {
     Mosaic: CanvasMosaic,
     CopyPaste: CanvasCopyPaste,
     RandomPerspective: VisibleAffine,
-    RandomHSV: InPlaceHSV,
-    RandomFlip: InPlaceFlip,
+    RandomHSV: LaterHSV,
+    RandomFlip: LaterFlip,
     Format: PlanarFormat,
 }
 """Transforms of Ultralytics that have a counterpart here."""

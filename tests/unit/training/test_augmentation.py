@@ -134,6 +134,16 @@ def test_kept_arrays_change_no_pixel_and_no_box(samples, name):
     assert len({sample["img"].numpy().tobytes() for sample in kept}) > NUM_IMAGES // 2
 
 
+@pytest.mark.parametrize("num_rows", [1, 7, PX - 1])
+def test_an_image_is_the_same_in_strips_of_any_height(samples, monkeypatch, num_rows):
+    """Colours, flips and planes made of a few rows at once are those of the stock transforms, to the last bit."""
+    from job.training import augmentation  # noqa: PLC0415 -- imports Ultralytics
+
+    monkeypatch.setattr(augmentation, "STRIP_PX", num_rows * PX)
+    stock, kept = samples(OFTEN)
+    assert all(torch.equal(theirs["img"], ours["img"]) for theirs, ours in zip(stock, kept, strict=True))
+
+
 @pytest.mark.parametrize("num_channels", [1, 4])
 def test_images_of_other_channels_are_augmented_as_before(samples, num_channels):
     """Grey images and those of four channels get the pixels of the stock transforms."""
