@@ -73,7 +73,7 @@ assert [round(turn_s, 6) for turn_s in during] == [IMPORT_TURN_S] != [before]
 
 
 def test_an_import_ahead_gives_the_interpreter_away_more_often():
-    """While torch is imported, threads that fetch files get the interpreter in short turns, and as before afterwards."""
+    """While torch is imported, threads that fetch get the interpreter in short turns, and as before afterwards."""
     subprocess.run([sys.executable, "-c", IMPORTS_AHEAD], check=True)
 
 
