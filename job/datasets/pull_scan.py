@@ -5,6 +5,7 @@ to the check, which reports what was found.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 MIN_BYTES = 50_000_000
-"""Smaller datasets are checked after the pull, in less time than the process takes to start."""
+"""How much has to arrive: less is checked after the pull, in less time than the process takes to start."""
 
 NUM_SAVED = 2_000
 """Findings that are written to the cache at once."""
@@ -44,24 +45,26 @@ def scan_arriving(
     Yields a function to call with the name of each file that has arrived, one call at a time. Files that come before
     the data file are left to the check.
     """
-    if sum(stored.size_bytes for stored in files.values()) < MIN_BYTES:
-        yield lambda _name: None
-        return
     folder = Path(os.path.realpath(folder))
-    data = read_data_yaml(folder, files)
+    data, num_bytes = read_data_yaml(folder, files), 0
     images = set(filter(is_image, files))
     scanned = images | set(map(label_of, images))
     waiting: SimpleQueue[str | None] = SimpleQueue()
+    decided = threading.Event()
 
     def arrived(name: str) -> None:
-        nonlocal data
+        nonlocal data, num_bytes
         if is_data_yaml(name):
             data = read_data_yaml(folder, files)
         elif name in scanned and data.content:
             waiting.put(name)
+        num_bytes += files[name].size_bytes
+        if num_bytes >= MIN_BYTES:
+            decided.set()
 
     def pass_on() -> None:
-        if (first := waiting.get()) is not None:
+        decided.wait()
+        if num_bytes >= MIN_BYTES and (first := waiting.get()) is not None:
             names = chain([first], iter(waiting.get, None))
             _scan_in_process(names, known_hashes, folder, data, single_class=single_class)
 
@@ -71,6 +74,7 @@ def scan_arriving(
             yield arrived
         finally:
             waiting.put(None)
+            decided.set()
             passed_on.result()
 
 

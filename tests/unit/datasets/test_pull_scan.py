@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,11 +217,19 @@ with pull_scan.scan_arriving(folder, {{name: StoredObject(name, 1, "") for name 
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_small_datasets_start_no_process(folder, monkeypatch, notes, checked_here):
-    """A dataset that is checked in less time than a process takes to start is left to the check."""
-    monkeypatch.setattr(pull_scan, "MIN_BYTES", 1_000_000)
+def test_few_bytes_that_arrive_start_no_process(folder, monkeypatch, notes, checked_here):
+    """What is checked in less time than a process takes to start is left to the check, also if it belongs to more."""
+    size = sum(path.stat().st_size for path in folder.rglob("*.*"))
     store = push(folder)
     checked_here.clear()
+    monkeypatch.setattr(pull_scan, "MIN_BYTES", size + 1)
     prepare(store, folder)
     assert checked_here.count("image") == NUM_IMAGES
-    assert not noted(notes, "process")
+    monkeypatch.setattr(pull_scan, "MIN_BYTES", size)
+    pulled = folder.with_name("work") / "datasets" / "wild"
+    (pulled / names_of(folder)[0]).unlink()
+    prepare(store, folder)
+    assert noted(notes, "process") == []
+    shutil.rmtree(pulled)
+    prepare(store, folder)
+    assert len(noted(notes, "process")) == 1
