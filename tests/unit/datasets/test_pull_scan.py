@@ -211,7 +211,7 @@ with pull_scan.scan_arriving(folder, {{name: StoredObject(name, 1, "") for name 
     wait_until(lambda: noted(notes, "image"))
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    killed = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3])
     assert killed.returncode == -signal.SIGKILL
     pid = int(noted(notes, "process")[0].split()[0])
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
