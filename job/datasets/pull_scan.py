@@ -1,35 +1,39 @@
 """Scan of a dataset while its files are pulled: in a process of its own, since a pull takes the interpreter's lock.
 
-Guarantees that no pull waits for the scan, or fails with it: files that are not scanned at the end of the pull are left
-to the check, which reports what was found.
+Guarantees that no pull fails with the scan, or waits for it for more than some seconds: files that are not scanned at
+the end of the pull are left to the check, which reports what was found. ``python -m job.datasets.pull_scan`` is the
+process.
 """
 
+import json
 import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
 
-from job.datasets.data_yaml import DataYaml, is_data_yaml, read_data_yaml
+from job.datasets.data_yaml import is_data_yaml, read_data_yaml
 from job.datasets.layout import Layout, is_image, label_of
 from job.datasets.scan import SCAN_CACHE, DatasetScan, decoding_pool
 from job.storage.object_store import StoredObject
 from job.training.cores import num_cores
 from job.training.signals import notices_blocked
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
 MIN_BYTES = 50_000_000
 """How much has to arrive: less is checked after the pull, in less time than the process takes to start."""
 
-NUM_SAVED = 2_000
-"""Findings that are written to the cache at once."""
+SAVED_S = 5.0
+"""How often findings are written to the cache."""
+
+END_S = 10.0
+"""How long the process may take for what it is at when the pull has ended."""
+
+PROGRAM = ("-m", "job.datasets.pull_scan")
 
 
 @contextmanager
@@ -59,14 +63,21 @@ def scan_arriving(
         elif name in scanned and data.content:
             waiting.put(name)
         num_bytes += files[name].size_bytes
-        if num_bytes >= MIN_BYTES:
+        if num_bytes >= MIN_BYTES and data.content:
             decided.set()
 
+    process: subprocess.Popen[bytes] | None = None
+
     def pass_on() -> None:
+        nonlocal process
         decided.wait()
-        if num_bytes >= MIN_BYTES and (first := waiting.get()) is not None:
-            names = chain([first], iter(waiting.get, None))
-            _scan_in_process(names, known_hashes, folder, data, single_class=single_class)
+        if num_bytes >= MIN_BYTES and data.content:
+            with suppress(OSError):  # it cannot be started, or was killed
+                process = _start()
+                _send(process, [[str(folder), data.name, single_class, dict(known_hashes())]])
+                _send(process, iter(waiting.get, None))
+        if process is not None:
+            process.communicate()
 
     with ThreadPoolExecutor(1) as pool:
         passed_on = pool.submit(pass_on)
@@ -75,61 +86,66 @@ def scan_arriving(
         finally:
             waiting.put(None)
             decided.set()
-            passed_on.result()
+            _end(passed_on, lambda: process)
 
 
-def _scan_in_process(
-    names: Iterator[str],
-    known_hashes: Callable[[], Mapping[str, str]],
-    folder: Path,
-    data: DataYaml,
-    *,
-    single_class: bool,
-) -> None:
-    """Scan files until the last name; a process that cannot be started, or is killed, scans no more."""
-    spawning = get_context("spawn")
-    receiver, sender = spawning.Pipe(duplex=False)
-    process = spawning.Process(
-        target=scan_received, args=(receiver, folder, data), kwargs={"single_class": single_class}
-    )
-    with sender, suppress(OSError):
-        with receiver, notices_blocked():
-            process.start()
-        sender.send(known_hashes())
-        for name in names:
-            sender.send(name)
-    if process.pid is not None:
-        process.join()
+def _start() -> subprocess.Popen[bytes]:
+    with notices_blocked():  # to the process group; the end of the pull ends it
+        return subprocess.Popen(  # noqa: S603 -- this program itself
+            [sys.executable, *PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # what it could tell, the check tells
+        )
 
 
-def scan_received(receiver: "Connection[None, Any]", folder: Path, data: DataYaml, *, single_class: bool) -> None:
-    """Scan files whose names are received, after the known hashes, until the sender is closed or its process gone."""
+def _send(process: subprocess.Popen[bytes], messages: Iterable[object]) -> None:
+    """Write each message in a line; raises `OSError` if the process is gone."""
+    if (pipe := process.stdin) is not None:
+        for message in messages:
+            pipe.write(json.dumps(message).encode() + b"\n")
+            pipe.flush()
+
+
+def _end(passed_on: "Future[None]", process: Callable[[], subprocess.Popen[bytes] | None]) -> None:
+    """Wait for the process, and kill it after a limit, also if it is stopped and takes no message."""
+    try:
+        passed_on.result(END_S)
+    except TimeoutError:
+        if (started := process()) is not None:
+            started.kill()
+        passed_on.result()
+
+
+def scan_received(messages: Iterator[str]) -> None:
+    """Scan files until the last message: after folder, data file, rules and known hashes, each is the name of one."""
+    folder, data_yaml, single_class, known = json.loads(next(messages))
+    layout = Layout(Path(folder), read_data_yaml(Path(folder), [data_yaml]))
+    scan = DatasetScan(layout, layout.folder / SCAN_CACHE, single_class=single_class, known_hashes=lambda: known)
     waiting: SimpleQueue[str | None] = SimpleQueue()
-    received = _received(receiver)
-    known: Mapping[str, str] = next(received, {})
-    scan = DatasetScan(Layout(folder, data), folder / SCAN_CACHE, single_class=single_class, known_hashes=lambda: known)
     is_over, num_threads = False, max(1, num_cores() - 1)  # the pull needs one
 
     def read_waiting() -> None:
-        for number, name in enumerate(iter(waiting.get, None), 1):
+        saved_s = time.monotonic()
+        for name in iter(waiting.get, None):
             if is_over:
                 return
             scan.read_file(name)
-            if number % NUM_SAVED == 0:
+            if time.monotonic() - saved_s >= SAVED_S:
                 scan.save()
+                saved_s = time.monotonic()
 
     with decoding_pool(num_threads) as pool:
         for _ in range(num_threads):  # a task for each file would add a fifth to the CPU time
             pool.submit(read_waiting)
-        for name in received:
-            waiting.put(name)
+        with suppress(json.JSONDecodeError):  # the process that pulls is gone
+            for message in messages:
+                waiting.put(json.loads(message))
         is_over = True
         for _ in range(num_threads):
             waiting.put(None)
     scan.save()
 
 
-def _received(receiver: "Connection[None, Any]") -> Iterator[Any]:
-    with suppress(EOFError, OSError):
-        while True:
-            yield receiver.recv()
+if __name__ == "__main__":
+    scan_received(iter(sys.stdin))

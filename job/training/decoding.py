@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from ultralytics.utils import patches
 
 try:
@@ -32,8 +33,10 @@ NUM_CHANNELS = 3
 BUFFER_BYTES = 150_000_000
 """Limit of a buffer: pictures of 50 megapixels."""
 
-UPRIGHT = 1
-"""EXIF's number for a picture that is not turned."""
+EXIF = b"Exif\0\0"
+
+SHORT, UPRIGHT = 3, 1
+"""EXIF's numbers for the type of an orientation, and for a picture that is not turned."""
 
 
 class Buffer:
@@ -104,8 +107,17 @@ def _size_if_upright_colour(opened: BufferedReader) -> tuple[int, int] | None:
     """Return width and height of a JPEG of three channels without EXIF, or whose EXIF says that it is upright."""
     try:
         image = JpegImageFile(opened)
-        num_exif = sum(name == "APP1" and text.startswith(b"Exif") for name, text in image.applist)
-        is_upright = not num_exif or image.getexif().get(Base.Orientation) == UPRIGHT
+        has_exif = any(name == "APP1" and text.startswith(EXIF) for name, text in image.applist)
+        is_upright = not has_exif or _says_upright(image.info["exif"])
     except Exception:  # noqa: BLE001 -- Pillow raises many kinds for a damaged header
         return None
     return image.size if image.mode == "RGB" and is_upright else None
+
+
+def _says_upright(exif: bytes) -> bool:
+    """Whether the orientation is a short number, as OpenCV takes one of any type to be, and says upright."""
+    stream = BytesIO(exif.removeprefix(EXIF))
+    tags = ImageFileDirectory_v2(stream.read(8))
+    stream.seek(tags.next)
+    tags.load(stream)
+    return (tags.tagtype.get(Base.Orientation), tags.get(Base.Orientation)) == (SHORT, UPRIGHT)

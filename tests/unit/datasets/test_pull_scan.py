@@ -1,12 +1,12 @@
 """Images and labels that are checked while the files of their dataset arrive."""
 
-import multiprocessing
-import os
+import json
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,14 @@ from job.datasets.push import plan_push
 from job.errors import DataError, StoreError
 from job.goodput import PhaseTimer
 from job.storage.local import FolderStore
-from job.training.signals import NOTICES
 from tests.support.cli_process import wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
+ROOT = Path(__file__).parents[3]
+
 NUM_IMAGES = 12
+HANG_S = 1200
+"""Only what hangs takes that long."""
 
 
 @pytest.fixture
@@ -34,33 +37,10 @@ def notes(tmp_path, monkeypatch):
     notes = tmp_path / "notes"
     notes.touch()
     monkeypatch.setenv("NOTES", str(notes))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(pull_scan, "MIN_BYTES", 0)
-    monkeypatch.setattr(pull_scan, "scan_received", scan_and_note)
+    monkeypatch.setattr(pull_scan, "PROGRAM", ("-m", "tests.support.noted_scan"))
     return notes
-
-
-def scan_and_note(*given, **options):
-    """Scan as the process does, and note its signals, and each image and label before it is checked."""
-    with Path(os.environ["NOTES"]).open("a", buffering=1) as notes:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= NOTICES
-        print(f"process {os.getpid()} {'ignores' if blocked else 'hears'} notices", file=notes)
-        decode, check_label = image.decode, scan.check_label
-
-        def noted_decode(data, name, num_channels, **options):
-            print(f"image {name} {num_channels}", file=notes)
-            return decode(data, name, num_channels, **options)
-
-        def noted_check(data, *rules, single_class):
-            print(f"label {single_class}", file=notes)
-            return check_label(data, *rules, single_class=single_class)
-
-        image.decode, scan.check_label = noted_decode, noted_check
-        scan_received(*given, **options)
-
-
-def die(*_given, **_options):
-    """End as a process for which there is no memory."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def noted(notes, kind):
@@ -173,18 +153,83 @@ def test_problems_of_files_that_arrive_are_told_together(folder, notes):
     assert noted(notes, "process")
 
 
-@pytest.mark.parametrize("cause", ["is killed", "cannot be started"])
-def test_without_the_process_the_check_does_its_work(folder, monkeypatch, notes, checked_here, cause):
-    """A dataset is pulled and checked as well if the process that scans it is killed, or cannot be started."""
+@pytest.mark.parametrize("program", [("-c", "import os; os.kill(os.getpid(), 9)"), ("-c", "{")])
+def test_without_the_process_the_check_does_its_work(folder, monkeypatch, notes, checked_here, program):
+    """A dataset is pulled and checked as well if the process that scans it is killed, or fails."""
     store = push(folder)
     checked_here.clear()
-    if cause == "is killed":
-        monkeypatch.setattr(pull_scan, "scan_received", die)
-    else:
-        monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: b"/nowhere/python")
+    monkeypatch.setattr(pull_scan, "PROGRAM", program)
     prepare(store, folder)
     assert checked_here.count("image") == NUM_IMAGES
-    assert not noted(notes, "process")
+
+
+def test_a_process_that_cannot_be_started_is_done_without(folder, monkeypatch, notes, checked_here):
+    """A machine on which no more processes can be started pulls and checks a dataset as well."""
+    store = push(folder)
+    checked_here.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        prepare(store, folder)
+    assert checked_here.count("image") == NUM_IMAGES
+
+
+def test_what_a_killed_process_has_saved_is_not_decoded_again(folder, monkeypatch, notes, checked_here):
+    """The check decodes only the image at which the process was killed, and those behind it."""
+    store = push(folder)
+    checked_here.clear()
+    monkeypatch.setenv("DIES_AFTER", "5")
+    hold_last_file(store, monkeypatch, lambda: len(noted(notes, "image")) == 5)
+    prepare(store, folder)
+    assert checked_here.count("image") == NUM_IMAGES - 5
+
+
+def test_images_that_others_have_decoded_are_not_decoded_while_they_arrive(folder, notes, checked_here):
+    """The process knows the images that the bucket has on record."""
+    store = FolderStore.create(str(folder.with_name("bucket")))
+    plan_push(store, folder, "wild", force=True).send()
+    checked_here.clear()
+    prepare(store, folder)
+    assert noted(notes, "process")
+    assert noted(notes, "image") == []
+    assert "image" not in checked_here
+
+
+def test_what_waits_at_the_end_of_a_pull_is_left_to_the_check(folder, monkeypatch):
+    """Of files that wait to be scanned when the last name has come, none but the one at hand is scanned."""
+    decoded, began, ended, decode = [], threading.Event(), threading.Event(), image.decode
+
+    def slow(*given, **options):
+        decoded.append(given)
+        began.set()
+        assert ended.wait(HANG_S)
+        return decode(*given, **options)
+
+    def messages():
+        yield json.dumps([str(folder), "data.yaml", False, {}])
+        yield from map(json.dumps, names_of(folder))
+        assert began.wait(HANG_S)
+
+    @contextmanager
+    def pool(num_threads):
+        with scan.decoding_pool(num_threads) as threads:
+            yield threads
+            ended.set()
+
+    monkeypatch.setattr(image, "decode", slow)
+    monkeypatch.setattr(pull_scan, "decoding_pool", pool)
+    monkeypatch.setattr(pull_scan, "num_cores", lambda: 1)
+    scan_received(messages())
+    assert len(decoded) == 1
+
+
+def test_a_process_that_stands_still_holds_up_no_pull(folder, monkeypatch, notes, checked_here):
+    """A process that is stopped is killed after a limit, and the check does its work."""
+    store = push(folder)
+    checked_here.clear()
+    monkeypatch.setattr(pull_scan, "END_S", 0.1)
+    monkeypatch.setattr(pull_scan, "PROGRAM", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
+    prepare(store, folder)
+    assert checked_here.count("image") == NUM_IMAGES
 
 
 def test_notices_leave_the_process_alone(folder, notes):
@@ -200,9 +245,9 @@ def test_the_process_ends_with_a_killed_pull(folder, notes):
 import os, signal
 from job.datasets import pull_scan
 from job.storage.object_store import StoredObject
-from tests.unit.datasets.test_pull_scan import noted, scan_and_note, wait_until
+from tests.unit.datasets.test_pull_scan import noted, wait_until
 from pathlib import Path
-pull_scan.MIN_BYTES, pull_scan.scan_received = 0, scan_and_note
+pull_scan.MIN_BYTES, pull_scan.PROGRAM = 0, ("-m", "tests.support.noted_scan")
 folder, notes = Path({str(folder)!r}), Path({str(notes)!r})
 names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
 with pull_scan.scan_arriving(folder, {{name: StoredObject(name, 1, "") for name in names}}, dict) as arrived:
@@ -211,7 +256,7 @@ with pull_scan.scan_arriving(folder, {{name: StoredObject(name, 1, "") for name 
     wait_until(lambda: noted(notes, "image"))
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3])
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
     assert killed.returncode == -signal.SIGKILL
     pid = int(noted(notes, "process")[0].split()[0])
     wait_until(lambda: not Path(f"/proc/{pid}").exists())

@@ -1,6 +1,7 @@
 """Decoding gives the pixels of Ultralytics' own reader, whatever the file."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -63,9 +64,18 @@ FAST = {
     "two pictures": jpeg() + jpeg("4:4:4"),
 }
 
+
+def typed(kind, end):
+    """Return a JPEG whose EXIF has an orientation of another type, with the end of its value from offset 6 on."""
+    ahead = b"II*\0" + struct.pack("<I", 16) + end + b"\0\0" + struct.pack("<H", 1)
+    return saved(exif=b"Exif\0\0" + ahead + struct.pack("<HHII", Base.Orientation, kind, 1, 6) + bytes(4))
+
+
 SLOW = {
     **{f"turned by {orientation}": turned(orientation) for orientation in (0, 2, 3, 4, 5, 6, 7, 8, 9)},
     "not said how it is turned": turned(None),
+    "upright as a fraction, turned by 6 to OpenCV": typed(5, b"\1\0\0\0\1\0"),
+    "upright as a double, turned by 6 to OpenCV": typed(12, b"\0\0\0\0\xf0\x3f"),
     "grey": saved("L"),
     "CMYK": saved("CMYK"),
     "cut off": jpeg()[:-20],
