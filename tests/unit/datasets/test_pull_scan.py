@@ -183,13 +183,13 @@ def test_what_a_killed_process_has_saved_is_not_decoded_again(folder, monkeypatc
     assert checked_here.count("image") == NUM_IMAGES - 5
 
 
-def test_images_that_others_have_decoded_are_not_decoded_while_they_arrive(folder, notes, checked_here):
+def test_images_that_others_have_decoded_are_not_decoded_while_they_arrive(folder, monkeypatch, notes, checked_here):
     """The process knows the images that the bucket has on record."""
     store = FolderStore.create(str(folder.with_name("bucket")))
     plan_push(store, folder, "wild", force=True).send()
     checked_here.clear()
+    hold_last_file(store, monkeypatch, lambda: len(noted(notes, "label")) == NUM_IMAGES - 1)
     prepare(store, folder)
-    assert noted(notes, "process")
     assert noted(notes, "image") == []
     assert "image" not in checked_here
 
