@@ -107,7 +107,7 @@ def _size_if_upright_colour(opened: BufferedReader) -> tuple[int, int] | None:
     """Return width and height of a JPEG of three channels without EXIF, or whose EXIF says that it is upright."""
     try:
         image = JpegImageFile(opened)
-        has_exif = any(name == "APP1" and text.startswith(EXIF) for name, text in image.applist)
+        has_exif = any(name == "APP1" and text.startswith(b"Exif") for name, text in image.applist)
         is_upright = not has_exif or _says_upright(image.info["exif"])
     except Exception:  # noqa: BLE001 -- Pillow raises many kinds for a damaged header
         return None

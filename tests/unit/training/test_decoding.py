@@ -71,9 +71,17 @@ def typed(kind, end):
     return saved(exif=b"Exif\0\0" + ahead + struct.pack("<HHII", Base.Orientation, kind, 1, 6) + bytes(4))
 
 
+def odd_exif():
+    """Return a JPEG whose EXIF segment does not begin as one, and says that it is turned."""
+    entry = struct.pack("<HHIHH", Base.Orientation, 3, 1, 6, 0)
+    tags = b"Exif\0\1II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    return jpeg()[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(tags)) + tags + jpeg()[2:]
+
+
 SLOW = {
     **{f"turned by {orientation}": turned(orientation) for orientation in (0, 2, 3, 4, 5, 6, 7, 8, 9)},
     "not said how it is turned": turned(None),
+    "EXIF that does not begin as such": odd_exif(),
     "upright as a fraction, turned by 6 to OpenCV": typed(5, b"\1\0\0\0\1\0"),
     "upright as a double, turned by 6 to OpenCV": typed(12, b"\0\0\0\0\xf0\x3f"),
     "grey": saved("L"),
