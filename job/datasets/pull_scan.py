@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,8 +24,8 @@ from job.storage.object_store import StoredObject
 from job.training.cores import num_cores
 from job.training.signals import notices_blocked
 
-MIN_BYTES = 50_000_000
-"""How much has to arrive: less is checked after the pull, in less time than the process takes to start."""
+MIN_BYTES = 200_000_000
+"""How much has to arrive: less is checked after the pull, in less time than the process takes to start and to end."""
 
 SAVED_S = 5.0
 """How often findings are written to the cache."""
@@ -34,6 +34,8 @@ END_S = 10.0
 """How long the process may take for what it is at when the pull has ended."""
 
 PROGRAM = ("-m", "job.datasets.pull_scan")
+
+PACKAGE = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -72,12 +74,14 @@ def scan_arriving(
         nonlocal process
         decided.wait()
         if num_bytes >= MIN_BYTES and data.content:
-            with suppress(OSError):  # it cannot be started, or was killed
-                process = _start()
-                _send(process, [[str(folder), data.name, single_class, dict(known_hashes())]])
-                _send(process, iter(waiting.get, None))
-        if process is not None:
-            process.communicate()
+            try:
+                with suppress(OSError):  # it cannot be started, or was killed
+                    process = _start()
+                    _send(process, [[str(folder), data.name, single_class, dict(known_hashes())]])
+                    _send(process, iter(waiting.get, None))
+            finally:
+                if process is not None:
+                    process.communicate()
 
     with ThreadPoolExecutor(1) as pool:
         passed_on = pool.submit(pass_on)
@@ -93,6 +97,7 @@ def _start() -> subprocess.Popen[bytes]:
     with notices_blocked():  # to the process group; the end of the pull ends it
         return subprocess.Popen(  # noqa: S603 -- this program itself
             [sys.executable, *PROGRAM],
+            cwd=PACKAGE.parent,  # ``-m`` imports from there first, and not from where the user is
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # what it could tell, the check tells
@@ -108,13 +113,12 @@ def _send(process: subprocess.Popen[bytes], messages: Iterable[object]) -> None:
 
 
 def _end(passed_on: "Future[None]", process: Callable[[], subprocess.Popen[bytes] | None]) -> None:
-    """Wait for the process, and kill it after a limit, also if it is stopped and takes no message."""
+    """Wait for the process until a limit, then kill it, also if this is interrupted; the check meets its errors."""
     try:
-        passed_on.result(END_S)
-    except TimeoutError:
+        wait([passed_on], END_S)
+    finally:
         if (started := process()) is not None:
             started.kill()
-        passed_on.result()
 
 
 def scan_received(messages: Iterator[str]) -> None:

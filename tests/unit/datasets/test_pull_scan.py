@@ -21,10 +21,9 @@ from job.datasets.push import plan_push
 from job.errors import DataError, StoreError
 from job.goodput import PhaseTimer
 from job.storage.local import FolderStore
+from job.storage.object_store import StoredObject
 from tests.support.cli_process import wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
-
-ROOT = Path(__file__).parents[3]
 
 NUM_IMAGES = 12
 HANG_S = 1200
@@ -37,7 +36,6 @@ def notes(tmp_path, monkeypatch):
     notes = tmp_path / "notes"
     notes.touch()
     monkeypatch.setenv("NOTES", str(notes))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(pull_scan, "MIN_BYTES", 0)
     monkeypatch.setattr(pull_scan, "PROGRAM", ("-m", "tests.support.noted_scan"))
     return notes
@@ -232,6 +230,40 @@ def test_a_process_that_stands_still_holds_up_no_pull(folder, monkeypatch, notes
     assert checked_here.count("image") == NUM_IMAGES
 
 
+def test_an_interrupt_does_not_wait_for_a_process_that_stands_still(folder, monkeypatch, notes):
+    """What interrupts the wait for the process kills it, and goes on."""
+    store = push(folder)
+    monkeypatch.setattr(pull_scan, "PROGRAM", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
+    monkeypatch.setattr(pull_scan, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(store, folder)
+
+
+def interrupted(*_given):
+    """Do as a wait during which Ctrl-C is pressed."""
+    raise KeyboardInterrupt
+
+
+def test_an_error_beside_the_process_fails_no_pull(folder, notes):
+    """A pull goes on if what its process is to know cannot be had, and leaves the process to end."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
+    files = {name: StoredObject(name, 1, "") for name in names}
+    with pull_scan.scan_arriving(folder, files, lambda: 1 / 0) as arrived:
+        for name in names:
+            arrived(name)
+    assert noted(notes, "process")
+
+
+def test_the_process_runs_no_code_from_where_the_user_is(folder, monkeypatch, notes, tmp_path):
+    """A file of the user's with the name of a module is none of the process."""
+    store = push(folder)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "queue.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path / "here")
+    prepare(store, folder)
+    assert noted(notes, "process")
+
+
 def test_notices_leave_the_process_alone(folder, notes):
     """A notice to the whole process group does not reach the process: the pull ends it."""
     prepare(push(folder), folder)
@@ -256,7 +288,7 @@ with pull_scan.scan_arriving(folder, {{name: StoredObject(name, 1, "") for name 
     wait_until(lambda: noted(notes, "image"))
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    killed = subprocess.run([sys.executable, "-c", code], check=False, cwd=pull_scan.PACKAGE.parent)
     assert killed.returncode == -signal.SIGKILL
     pid = int(noted(notes, "process")[0].split()[0])
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
