@@ -179,3 +179,43 @@ def test_a_mosaic_is_pasted_once(transforms):
     laid_on.pixels.fill(0)
     laid_on.paste_all()
     assert not laid_on.pixels.any()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.015, 0.5, 1.0, 3.0])
+def test_colours_are_those_of_the_tables(confined, share):
+    """Each level becomes what its table says, also behind the last whole vector of a plane, whether that is computed or
+    looked up.
+    """
+    import cv2  # noqa: PLC0415 -- after `confined`, as Ultralytics
+
+    from job.training.augmentation import Recolouring  # noqa: PLC0415 -- imports Ultralytics, confined by now
+
+    random, levels = np.random.default_rng(0), np.arange(256.0)
+    planes = random.integers(0, [[[180]], [[256]], [[256]]], (3, 7, 333), np.uint8)
+    computed = 0
+    for hue, saturation, value in [
+        *random.uniform(-share, share, (200, 3)),
+        (1 / 180, 1.0, 0.5),
+        (-1 / 180, -1.0, 0.2),
+    ]:
+        gains = saturation + 1, value + 1
+        scaled = [np.clip(levels * gain, 0, 255) for gain in gains]
+        tables = np.array([(levels + hue * 180) % 180, *scaled]).astype(np.uint8)
+        colours, changed = Recolouring(tables, gains), planes.copy()
+        colours.apply(list(changed), np.full(planes.shape[1:], 255, np.uint8))
+        for plane, table, found in zip(planes, tables, changed, strict=True):
+            assert np.array_equal(cv2.LUT(plane, table), found)
+        computed += (colours._shift is not None) + sum(gain is not None for gain in colours._gains)
+    assert computed > 300
+
+
+def test_no_colour_has_a_hue_beyond_the_circle(confined):
+    """Of all colours none has a hue from 180 on, for which a shift would not be what a table is."""
+    import cv2  # noqa: PLC0415 -- after `confined`, as Ultralytics
+
+    from job.training.augmentation import NUM_HUES  # noqa: PLC0415 -- imports Ultralytics, confined by now
+
+    pairs = np.stack(np.meshgrid(*[np.arange(256, dtype=np.uint8)] * 2), axis=-1)
+    for blue in range(256):
+        colours = np.concatenate([np.full((256, 256, 1), blue, np.uint8), pairs], axis=-1)
+        assert cv2.cvtColor(colours, cv2.COLOR_BGR2HSV)[..., 0].max() < NUM_HUES
