@@ -85,6 +85,35 @@ def test_the_variables_of_torchrun_are_hidden(monkeypatch):
     assert not set(OF_TORCHRUN) & set(os.environ)
 
 
+LOADED_AHEAD = """
+import ctypes, os, sys, threading
+from importlib.machinery import ExtensionFileLoader
+from job.training.isolation import _TorchLibrary, import_torch_ahead
+
+create_module, loaded = ExtensionFileLoader.create_module, []
+
+def create_noted(loader, spec):
+    if spec.name == "torch._C":
+        loaded.append(bool(ctypes.CDLL(None).dlopen(os.fsencode(spec.origin), os.RTLD_NOW | os.RTLD_NOLOAD)))
+    return create_module(loader, spec)
+
+ExtensionFileLoader.create_module = create_noted
+import_torch_ahead()
+import_torch_ahead()
+for thread in set(threading.enumerate()) - {threading.current_thread()}:
+    thread.join()
+assert loaded == [True]
+assert sys.meta_path.count(_TorchLibrary) == 1
+import torch
+torch.zeros(2).add_(1)
+"""
+
+
+def test_an_import_ahead_finds_the_library_of_torch_loaded():
+    """The library is loaded before the import, which would hold the interpreter's lock, begins to."""
+    subprocess.run([sys.executable, "-c", LOADED_AHEAD], check=True)
+
+
 @pytest.mark.parametrize(("given", "inside"), [(None, "4"), ("3", "3")])
 def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch, given, inside):
     """Each process gets its share of the cores as threads, and the variable is afterwards what it was before."""
