@@ -6,7 +6,7 @@ Guarantees that the same request starts a run, resumes it, or reports that it is
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,15 +106,34 @@ def _lead(context: SessionContext) -> None:
         _train_run(replace(context, request=request, on_leave=notification.leave), run, record, notification)
 
 
+@contextlib.contextmanager
+def set_up_uncollected() -> Iterator[Callable[[], None]]:
+    """Keep the collector of garbage from a set-up, and from its 300,000 objects, which stay alive, to the block's end.
+
+    Yields a function to call when all is set up; objects of later are collected. To look at the first ones again and
+    again only delays the first step. A threshold of 0 stops the collector, and `gc.disable` does not: Ultralytics
+    enables it once it has read its cache of labels (``data/utils.py``: 999).
+    """
+    thresholds = gc.get_threshold()
+
+    def collect_later_ones() -> None:
+        gc.freeze()
+        gc.set_threshold(*thresholds)
+
+    gc.set_threshold(0)
+    try:
+        yield collect_later_ones
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
 def _train_run(context: SessionContext, run: Run, record: RunRecord | None, notification: EndNotification) -> None:
     """Train a run that is not finished to its end."""
     with context.in_folder(run.name) as here:
-        with ReportRefresher(run) as refresher:
-            gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
-            try:
-                started = start(here, run, record)
-            finally:
-                gc.enable()
+        with ReportRefresher(run) as refresher, set_up_uncollected() as collect_later_ones:
+            started = start(here, run, record)
+            collect_later_ones()
             run = notification.run = started.claim.run
             with (
                 contextlib.ExitStack() as tracked,  # ends once the end is recorded

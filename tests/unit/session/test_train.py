@@ -1,6 +1,8 @@
 """One attempt at a run, around a training that does what the test says."""
 
+import gc
 import threading
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -31,6 +33,58 @@ def test_a_process_among_several_has_less_time_after_ctrl_c(monkeypatch, variabl
     with pytest.raises(InterruptedError) as raised:
         module.train(None, SimpleNamespace(hang_after_s=0))
     assert str(raised.value) == str(limits_s)
+
+
+def count_collections():
+    """Return how often the collector of garbage has run."""
+    return sum(generation["collections"] for generation in gc.get_stats())
+
+
+def test_the_objects_of_a_set_up_are_not_looked_at_until_the_end():
+    """Nothing is collected during a set-up, whoever enables the collector; then later objects are, in the end all."""
+    thresholds, before = gc.get_threshold(), count_collections()
+    with module.set_up_uncollected() as collect_later_ones:
+        gc.enable()
+        kept = [[] for _ in range(100_000)]
+        assert count_collections() == before
+        collect_later_ones()
+        assert gc.get_freeze_count() > len(kept)
+        assert gc.get_threshold() == thresholds
+        later = [[] for _ in range(100_000)]
+        assert len(later) == len(kept)
+        assert count_collections() > before
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(InterruptedError), module.set_up_uncollected():
+        raise InterruptedError
+    assert gc.get_threshold() == thresholds
+
+
+def test_a_training_collects_none_of_its_set_up(monkeypatch, tmp_path):
+    """The set-up of a training is not collected, later objects are, and after its end all."""
+    seen, thresholds = [], gc.get_threshold()
+    claim = SimpleNamespace(run=record_run(tmp_path / "bucket", (0.5,), finished=False, asked=3))
+    context = SimpleNamespace(in_folder=lambda _name: nullcontext(SimpleNamespace(folder=tmp_path)))
+
+    def start(*_):
+        seen.append(gc.get_threshold()[0])
+        return SimpleNamespace(claim=claim)
+
+    def train_to_end(*_):
+        seen.extend((gc.get_threshold(), gc.get_freeze_count() > 0))
+        raise InterruptedError
+
+    for name, fake in {
+        "start": start,
+        "_train_to_end": train_to_end,
+        "ReportRefresher": nullcontext,
+        "Tracker": lambda *_: nullcontext(),
+        "attempt_recorded": lambda *_: nullcontext(),
+    }.items():
+        monkeypatch.setattr(module, name, fake)
+    with pytest.raises(InterruptedError):
+        module._train_run(context, claim.run, None, SimpleNamespace(run=None))
+    assert seen == [0, thresholds, True]
+    assert gc.get_freeze_count() == 0
 
 
 class Snapshot:
