@@ -15,6 +15,10 @@ from pathlib import Path
 
 TABLE = "CREATE TABLE cache (key TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID"
 
+ROWS = """
+SELECT CAST(key AS BLOB), CAST(value AS BLOB), seal FROM cache WHERE key >= CAST(? AS TEXT) AND key < CAST(? AS TEXT)
+"""
+
 SIDE_FILES = ("-journal", "-wal", "-shm")
 """Suffixes of the files that SQLite opens beside a database."""
 
@@ -35,10 +39,11 @@ class CacheFile:
     def __init__(self, path: Path, schema: str = "") -> None:
         self._path, self._schema = path, schema
 
-    def read(self) -> dict[str, str]:
-        """Return all rows whose seal fits."""
+    def read(self, prefix: str = "") -> dict[str, str]:
+        """Return all rows whose seal fits, and whose key starts with a prefix."""
         with suppress(*ERRORS), self._connected("rw") as database:
-            rows = database.execute("SELECT CAST(key AS BLOB), CAST(value AS BLOB), seal FROM cache")
+            start = prefix.encode()
+            rows = database.execute(ROWS, (start, start + b"\xff"))
             return {key.decode(): value.decode() for key, value, seal in rows if seal == self._seal(key, value)}
         return {}
 

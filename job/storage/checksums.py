@@ -54,10 +54,13 @@ def file_version(status: os.stat_result) -> str:
 
 
 class ChecksumIndex:
-    """Checksums of files by name and version, kept in a `CacheFile`; threads and processes may share one."""
+    """Checksums of files by name and version, kept in a `CacheFile`; threads and processes may share one.
 
-    def __init__(self, path: Path) -> None:
-        self._cache = CacheFile(path)
+    With a prefix, it is read for the names that start so, and knows no others.
+    """
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._cache, self._prefix = CacheFile(path), prefix
         self._unsaved: deque[tuple[str, str | None]] = deque()
 
     def known(self, name: str, version: str) -> str | None:
@@ -108,7 +111,7 @@ class ChecksumIndex:
 
     @cached_property
     def _entries(self) -> dict[str, tuple[str, str]]:
-        rows = ((name, row.partition(" ")) for name, row in self._cache.read().items())
+        rows = ((name, row.partition(" ")) for name, row in self._cache.read(self._prefix).items())
         return {name: (version, checksum) for name, (version, _, checksum) in rows}
 
 

@@ -28,6 +28,9 @@ from job.storage.regular_file import open_regular, sync_folder
 INTERNAL = ".store"
 """Folder of the lock, the checksums and the partial files; no key may start with it."""
 
+NUM_PARTS = 100
+"""Parts of the index that take about as long as all of it, where that is of 40,000 files."""
+
 STALE_S = 24 * 3600
 """Age from which a partial file that is not locked was left by a killed process."""
 
@@ -52,7 +55,8 @@ class FolderStore(BaseStore):
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._index = ChecksumIndex(root / INTERNAL / "checksums")
+        self._whole_index: ChecksumIndex | None = None
+        self._num_parts = 0
 
     @classmethod
     def open(cls, location: str) -> "FolderStore":
@@ -90,7 +94,7 @@ class FolderStore(BaseStore):
             except FileExistsError as error:
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, "Is a directory") from error
-                for there in self._with_checksums([key]):
+                for there in self._with_checksums([key], key):
                     if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
                         return there
                 raise PreconditionError(
@@ -98,8 +102,9 @@ class FolderStore(BaseStore):
                 ) from error
             sync_folder(path.parent)
             stored = _describe(key, path.lstat(), checksum)
-            self._index.add(key, stored.version, checksum)
-        self._index.save()
+            index = self._index(key)
+            index.add(key, stored.version, checksum)
+        index.save()
         return stored
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
@@ -110,7 +115,7 @@ class FolderStore(BaseStore):
             os.scandir(self._root).close()
             found = [_describe(key, status) for key, status in _walk(start, self._root, name)]
         found.sort(key=lambda stored: stored.key)
-        return list(self._with_checksums(stored.key for stored in found)) if checksums else found
+        return list(self._with_checksums([stored.key for stored in found], prefix)) if checksums else found
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         """Return the names of the folders directly below a prefix; see `Store.folders`."""
@@ -124,7 +129,7 @@ class FolderStore(BaseStore):
 
     def stat(self, key: str) -> StoredObject:
         """Return one object's description; see `Store.stat`."""
-        if not (found := self._with_checksums([key])):
+        if not (found := self._with_checksums([key], key)):
             raise self._absent(key)
         return found[0]
 
@@ -140,8 +145,9 @@ class FolderStore(BaseStore):
                 with contextlib.suppress(OSError):  # the first folder above that is not empty
                     while (path := path.parent) != self._root:
                         path.rmdir()
-        self._index.remove(key)
-        self._index.save()
+        index = self._index(key)
+        index.remove(key)
+        index.save()
 
     def _path(self, key: str) -> Path:
         if key.split("/", maxsplit=1)[0] == INTERNAL:
@@ -167,15 +173,24 @@ class FolderStore(BaseStore):
                 f"{stored.crc32c}; check the disk, and put the file again"
             )
 
-    def _with_checksums(self, keys: Iterable[str]) -> tuple[StoredObject, ...]:
-        """Return the objects that exist, with checksums."""
-        found = []
+    def _index(self, prefix: str) -> ChecksumIndex:
+        """Return the part of the index for keys that start so; after `NUM_PARTS` of them, the whole, read once."""
+        path = self._root / INTERNAL / "checksums"
+        if self._whole_index is None and self._num_parts < NUM_PARTS:
+            self._num_parts += 1
+            return ChecksumIndex(path, prefix)
+        self._whole_index = self._whole_index or ChecksumIndex(path)
+        return self._whole_index
+
+    def _with_checksums(self, keys: Iterable[str], prefix: str) -> tuple[StoredObject, ...]:
+        """Return the objects that exist, with checksums; all keys start with the prefix."""
+        found, index = [], self._index(prefix)
         for key in keys:
             path = self._path(key)
             with self._translated_errors(key), contextlib.suppress(FileNotFoundError):
                 if _version(path) is not None:
-                    found.append(_describe(key, *self._index.read(key, path)))
-        self._index.save()
+                    found.append(_describe(key, *index.read(key, path)))
+        index.save()
         return tuple(found)
 
     @contextmanager

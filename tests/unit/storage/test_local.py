@@ -13,6 +13,8 @@ import pytest
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage import local
+from job.storage.cache_file import CacheFile
+from job.storage.checksums import ChecksumIndex
 from job.storage.local import INTERNAL, FolderStore
 from tests.support.cli_process import ROOT, TIMEOUT_S
 
@@ -282,7 +284,23 @@ def test_the_checksum_of_a_deleted_object_is_forgotten(root, store):
     """The checksum of a deleted object is dropped, for this process and the next."""
     store.put("key", b"x")
     store.delete("key")
-    assert store._index.names() == FolderStore.open(str(root))._index.names() == []
+    assert ChecksumIndex(root / INTERNAL / "checksums").names() == []
+
+
+def test_one_object_takes_its_part_of_the_index_and_many_take_it_once(root, store, monkeypatch):
+    """A look at an object reads its checksum alone, of perhaps a hundred thousand; after a hundred looks it has all."""
+    for name in ("a", "ab", "b"):
+        store.put(name, b"x")
+    seen, read = [], CacheFile.read
+    monkeypatch.setattr(CacheFile, "read", lambda cache, prefix="": seen.append(prefix) or read(cache, prefix))
+    store = FolderStore.open(str(root))
+    assert store.stat("a").crc32c == store.stat("b").crc32c
+    assert [each.key for each in store.list("a", checksums=True)] == ["a", "ab"]
+    assert seen == ["a", "b", "a"]
+    seen.clear()
+    for _ in range(300):
+        store.stat("b")
+    assert seen == ["b"] * (local.NUM_PARTS - 3) + [""]
 
 
 def test_a_reader_gets_the_version_that_it_opened(store):
