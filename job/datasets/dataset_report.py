@@ -6,12 +6,9 @@ an absent or damaged cache costs time and nothing else.
 
 import hashlib
 import os
-import stat
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,8 +27,6 @@ REPORT_CACHE = ".report.sqlite"
 
 ROW_LENGTH = 10_000_000
 """Characters of a row: a row has a limit, and a report has 400 for each picture."""
-
-NO_STATUSES: Mapping[str, os.stat_result] = MappingProxyType({})
 
 _SCHEMA = f"1, {scan.SCHEMA}"
 """Reports cached under another schema are not used."""
@@ -103,39 +98,34 @@ _REPORT = TypeAdapter(DatasetReport)
 class ReportCache:
     """The last report on a folder, if it had no problems; of a folder that has changed since, none is read."""
 
-    def __init__(self, folder: Path, rules: str, statuses: Mapping[str, os.stat_result] = NO_STATUSES) -> None:
-        """Look at every file of a folder.
-
-        Args:
-            folder: The folder.
-            rules: All else that decides the report, as text.
-            statuses: Of files that were just looked at, as of `os.lstat`.
-        """
+    def __init__(self, folder: Path, rules: str) -> None:
+        """Look at every file of a folder; `rules` are all else that decides the report, as text."""
         self._cache = CacheFile(folder / REPORT_CACHE, _SCHEMA)
-        self._state = _digest(folder, rules, statuses)
+        self.state = _digest(folder, rules)
+        """Changes with each file; empty if the folder has one that cannot be looked at."""
 
     def read(self) -> DatasetReport | None:
         """Return the report, if there is one."""
         rows = self._cache.read()
-        text = "".join(rows[key] for key in sorted(rows) if key.startswith(f"{self._state} "))
+        text = "".join(rows[key] for key in sorted(rows) if key.startswith(f"{self.state} "))
         with suppress(ValidationError):
-            return _REPORT.validate_json(text) if rows.get(self._state) == str(len(text)) else None
+            return _REPORT.validate_json(text) if rows.get(self.state) == str(len(text)) else None
         return None
 
     def write(self, report: DatasetReport) -> None:
         """Replace the report."""
-        if not self._state or report.problems:
+        if not self.state or report.problems:
             return
         with suppress(ValueError):  # the name of a class is no text
             text = _REPORT.dump_json(report).decode()
             starts = range(0, len(text), ROW_LENGTH)
             rows = {
-                f"{self._state} {number:05}": text[start : start + ROW_LENGTH] for number, start in enumerate(starts)
+                f"{self.state} {number:05}": text[start : start + ROW_LENGTH] for number, start in enumerate(starts)
             }
-            self._cache.write({**dict.fromkeys(self._cache.read()), self._state: str(len(text)), **rows})
+            self._cache.write({**dict.fromkeys(self._cache.read()), self.state: str(len(text)), **rows})
 
 
-def _digest(folder: Path, rules: str, statuses: Mapping[str, os.stat_result]) -> str:
+def _digest(folder: Path, rules: str) -> str:
     """Return the SHA-256 over rules, and names, sizes and times of all files; empty if one cannot be looked at."""
     folder = Path(os.path.realpath(folder))
     found = list_files(folder)
@@ -144,9 +134,7 @@ def _digest(folder: Path, rules: str, statuses: Mapping[str, os.stat_result]) ->
         for name in found.names:
             if name.endswith(".cache"):  # Ultralytics writes it after the check
                 continue
-            status = statuses.get(name)
-            if status is None or stat.S_ISLNK(status.st_mode):
-                status = os.stat(f"{folder}/{name}")  # noqa: PTH116 -- as text: thousands are named in a row
+            status = os.stat(f"{folder}/{name}")  # noqa: PTH116 -- as text: thousands are named in a row
             digest.update(os.fsencode(f"\0{name}\0{state_of(status)}"))
         return "" if found.refused else digest.hexdigest()
     return ""

@@ -262,17 +262,10 @@ def read_version(store: Store, reference: str, digests: Sequence[str] = ()) -> D
     return listing.verified((digests and listing.find(digests)) or listing.version(number))
 
 
-def read_locked_version(store: Store, reference: str, digests: Sequence[str] = ()) -> DatasetVersion | None:
-    """Return a version as `read_version` does, by its lock alone: whether its files are there is not looked up.
-
-    None for a dataset without a lock. Raises `DataError` if there is no such version, or its lock cannot be read.
-    """
-    name, number = dataset_and_version(reference)
+def list_locks(store: Store, name: str) -> "DatasetListing":
+    """List the locks of a dataset, with checksums, and the marks of deletions; none of its files."""
     locks = list_dataset(store, name, "versions/").there | list_dataset(store, name, LOCK).there
-    listing = DatasetListing(store, name, locks)
-    if not listing.numbers:
-        return None
-    return (digests and listing.find(digests)) or listing.version(number)
+    return DatasetListing(store, name, locks)
 
 
 def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
@@ -356,6 +349,10 @@ class DatasetListing:
             listed = ", ".join(map(str, sorted(known)))
             raise DataError(f"dataset {self.name}: has no version {number}, there is {listed}; see `job data list`")
         return self.newest if number is None or not self.numbers else self.read(number)
+
+    def lock(self, number: int) -> StoredObject:
+        """Return the object of a version's lock."""
+        return self.there[self.prefix + self.lock_name(number)]
 
     def find(self, digests: Sequence[str]) -> DatasetVersion | None:
         """Return the newest version with one of these digests."""

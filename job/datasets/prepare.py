@@ -17,11 +17,12 @@ from typing import IO, Any, TypeVar
 
 from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.data_yaml import is_data_yaml
-from job.datasets.dataset_report import NO_STATUSES, DatasetReport, ReportCache
+from job.datasets.dataset_report import DatasetReport, ReportCache
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.decoded_images import DecodedImages
+from job.datasets.kept_version import KeptVersion
 from job.datasets.labels import describe_problems
-from job.datasets.lockfile import DatasetVersion, list_dataset, read_locked_version, read_version, split_digest
+from job.datasets.lockfile import DatasetListing, DatasetVersion, list_dataset, list_locks, read_version
 from job.datasets.pull_scan import scan_arriving
 from job.datasets.scan import SCAN_CACHE
 from job.datasets.versions import dataset_names
@@ -31,7 +32,7 @@ from job.log import Progress, one_line
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
 from job.storage.shards import PackedFile
-from job.storage.transfer import TransferResult, mark_replaceable, pull, statuses_if_pulled
+from job.storage.transfer import TransferResult, is_pulled, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import counted, dataset_and_version, nearest, shortened
 from job.training.prepared_pixels import PIXELS, PixelFolder, make_room
@@ -153,65 +154,102 @@ def prepare_data(
     is read by another training of another version.
     """
     held.close()
-    name = dataset_and_version(reference)[0]
-    with timer.entered(Phase.PULL):
-        version = _version_of(store, name, pinned["digest"], subject) if pinned else _read(store, reference)
+    name, number = dataset_and_version(reference)
+    digest, aside = (pinned["digest"], tuple(pinned["set_aside"])) if pinned else (None, ())
     with _exclusive(workdir / "datasets" / name) as folder:
-        readers, decoded, statuses = _Readers(folder, held), DecodedImages(store, name), NO_STATUSES
-        if not pulled_already:
-            with timer.entered(Phase.PULL):
-                leave_out = pinned["set_aside"] if pinned else ()
-                statuses = _pull_missing(
-                    store, folder, version, readers, leave_out=leave_out, decoded=decoded, single_class=single_class
-                )
-        check = partial(_check, folder, version, decoded, single_class=single_class, imgsz=imgsz, tiles=tiles)
+        readers = _Readers(folder, held)
+        check = _Check(folder, DecodedImages(store, name), single_class=single_class, imgsz=imgsz, tiles=tiles)
+        with timer.entered(Phase.PULL):
+            locks = list_locks(store, name)
         with timer.entered(Phase.CHECK):
-            report = check(statuses)
-            if record_images:
-                decoded.add(report.hashes)
-            aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
-            if aside and not pulled_already:
-                _quarantine(folder, aside, readers)
-                report = check(NO_STATUSES)
+            found = None if aside else check.kept(_wanted(locks, number, digest), digest)
+        if found is None:
+            with timer.entered(Phase.PULL):
+                version = _version_of(locks, digest, subject) if digest else _read(locks, reference)
+                if not pulled_already:
+                    _pull_missing(store, check, version, readers, aside)
+            with timer.entered(Phase.CHECK):
+                others = None if pulled_already else readers
+                find_broken = quarantine and not pinned
+                report, aside = _settle(check, version, aside, others, find_broken=find_broken, record=record_images)
+                found = check.keep(version, report, None if aside or pulled_already else locks), report
+        elif not pulled_already:
+            _log_pulled(name, found[0].num_files)
         readers.join()
+    kept, report = found
     _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
-    val = split_digest(version.files, report.val, report.names)
-    test = split_digest(version.files, report.test, report.names) if report.test else None
-    found = (name, version.number or None, pinned["digest"] if pinned else version.digest)
-    pixels = PixelFolder(workdir / PIXELS, _by_path(folder, report.digests))
-    shapes = _by_path(folder, report.shapes)
-    return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics, pixels, shapes)
+    images = PixelFolder(workdir / PIXELS, _by_path(folder, report.digests)), _by_path(folder, report.shapes)
+    named = name, kept.number or None, digest or kept.digest
+    return PreparedData(*named, target_yaml, report.names, aside, kept.val, kept.test, report.statistics, *images)
 
 
-def _check(
-    folder: Path,
+class _Check:
+    """Check of a pulled dataset by some rules; a folder that is as it was is not checked again."""
+
+    def __init__(self, folder: Path, decoded: DecodedImages, *, single_class: bool, imgsz: int, tiles: int) -> None:
+        self.folder, self.decoded, self.single_class = folder, decoded, single_class
+        self._imgsz, self._tiles = imgsz, tiles
+        self._reports = self._look()
+
+    def kept(self, locks: Collection[StoredObject], digest: str | None) -> tuple[KeptVersion, DatasetReport] | None:
+        """Return the version that the folder has, if it has one of these locks, and this digest, and the report."""
+        kept = KeptVersion.read(self.folder, self._reports.state, locks)
+        if kept is None or (digest and digest not in kept.digests) or (report := self._reports.read()) is None:
+            return None
+        return kept, report
+
+    def report(self, version: DatasetVersion) -> DatasetReport:
+        """Return the report on a pulled version; raises `MachineError` for files of the user's."""
+        self._reports = self._look()
+        report = self._reports.read()
+        if report is None:
+            report = check_dataset(
+                self.folder,
+                single_class=self.single_class,
+                cache_file=self.folder / SCAN_CACHE,
+                known_hashes=self.decoded.hashes,
+                imgsz=self._imgsz,
+                tiles=self._tiles,
+            )
+            self._reports.write(report)
+        _require_none(self.folder, report.files - version.files.keys())
+        return report
+
+    def keep(self, version: DatasetVersion, report: DatasetReport, locks: DatasetListing | None) -> KeptVersion:
+        """Describe a version; with its lock among `locks`, record that the folder has it, as it was at the report."""
+        kept = KeptVersion.of(version, report)
+        if locks and version.number and is_pulled(self.folder, version.files):  # no one has edited a file meanwhile
+            kept.write(self.folder, self._reports.state, locks.lock(version.number))
+        return kept
+
+    def _look(self) -> ReportCache:
+        return ReportCache(self.folder, f"{self.single_class} {self._imgsz} {self._tiles}")
+
+
+def _settle(
+    check: _Check,
     version: DatasetVersion,
-    decoded: DecodedImages,
-    statuses: Mapping[str, os.stat_result],
+    aside: tuple[str, ...],
+    readers: "_Readers | None",
     *,
-    single_class: bool,
-    imgsz: int,
-    tiles: int,
-) -> DatasetReport:
-    """Check a pulled dataset, unless it was checked as it is; raises `MachineError` for files of the user's.
+    find_broken: bool,
+    record: bool,
+) -> tuple[DatasetReport, tuple[str, ...]]:
+    """Check a pulled version, set files aside, and return the report on the others, and which those are.
 
-    `statuses` are those of files that were just looked at.
+    Without `readers`, another rank on this machine has set them aside. With `record`, other machines do not decode
+    again what this one has decoded.
     """
-    cache = ReportCache(folder, f"{single_class} {imgsz} {tiles}", statuses)
-    report = cache.read()
-    if report is None:
-        report = check_dataset(
-            folder,
-            single_class=single_class,
-            cache_file=folder / SCAN_CACHE,
-            known_hashes=decoded.hashes,
-            imgsz=imgsz,
-            tiles=tiles,
-        )
-        cache.write(report)
-    _require_none(folder, report.files - version.files.keys())
-    return report
+    report = check.report(version)
+    if record:
+        check.decoded.add(report.hashes)
+    if find_broken:
+        aside = tuple(broken_files(check.folder, report))
+    if aside and readers is not None:
+        _quarantine(check.folder, aside, readers)
+        report = check.report(version)
+    return report, aside
 
 
 def _quarantine(folder: Path, aside: Collection[str], readers: "_Readers") -> None:
@@ -227,20 +265,28 @@ def _by_path(folder: Path, found: Mapping[str, Value]) -> dict[str, Value]:
     return {f"{root}/{image}": value for image, value in found.items()}
 
 
-def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:
+def _wanted(locks: DatasetListing, number: int | None, digest: str | None) -> list[StoredObject]:
+    """Return the lock of a version, by default of the newest; with a digest, by which it is known, those of all."""
+    numbers = locks.numbers if digest else locks.numbers[:1] if number is None else [number]
+    return [locks.lock(each) for each in numbers if each in locks.numbers]
+
+
+def _version_of(locks: DatasetListing, digest: str, subject: str) -> DatasetVersion:
     """Return the version that a run was started on."""
-    version = _read(store, name, (digest,))
+    version = _read(locks, locks.name, (digest,))
     if digest not in version.digests:
         raise RunConflictError(
-            f"{subject}: was started on other data, the digest of dataset {name} was {digest[:12]} and is "
+            f"{subject}: was started on other data, the digest of dataset {locks.name} was {digest[:12]} and is "
             f"{version.digest[:12]}; put the files back, or start a new run"
         )
     return version
 
 
-def _read(store: Store, reference: str, digests: Sequence[str] = ()) -> DatasetVersion:
+def _read(locks: DatasetListing, reference: str, digests: Sequence[str] = ()) -> DatasetVersion:
     """Return a version; of one with a lock, whose files may be on this disk, no object is looked up."""
-    return read_locked_version(store, reference, digests) or read_version(store, reference, digests)
+    if not locks.numbers:
+        return read_version(locks.store, reference, digests)
+    return (digests and locks.find(digests)) or locks.version(dataset_and_version(reference)[1])
 
 
 def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
@@ -258,29 +304,22 @@ def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
 
 
 def _pull_missing(
-    store: Store,
-    folder: Path,
-    version: DatasetVersion,
-    readers: "_Readers",
-    *,
-    leave_out: Collection[str],
-    decoded: DecodedImages,
-    single_class: bool,
-) -> Mapping[str, os.stat_result]:
-    """Pull a version into a folder that may have it; images and labels are checked as they arrive.
-
-    Returns the statuses of its files if it was there.
-    """
+    store: Store, check: _Check, version: DatasetVersion, readers: "_Readers", leave_out: Collection[str]
+) -> None:
+    """Pull a version into a folder that may have it; images and labels are checked as they arrive."""
+    folder = check.folder
     files = {name: stored for name, stored in version.files.items() if name not in leave_out}
     num_fetched = 0
-    statuses = statuses_if_pulled(folder, files)
-    if statuses is None:
+    if not is_pulled(folder, files):
         there = list_dataset(store, folder.name).verified(version) if version.number else version
-        with scan_arriving(folder, files, decoded.hashes, single_class=single_class) as on_fetched:
+        with scan_arriving(folder, files, check.decoded.hashes, single_class=check.single_class) as on_fetched:
             pulled = _pull(store, folder, there, readers, leave_out=leave_out, on_fetched=on_fetched)
         num_fetched = pulled.num_transferred
-    log.info("dataset %s: %s, %d of them fetched now", folder.name, counted(len(files), "file"), num_fetched)
-    return statuses or NO_STATUSES
+    _log_pulled(folder.name, len(files), num_fetched)
+
+
+def _log_pulled(name: str, num_files: int, num_fetched: int = 0) -> None:
+    log.info("dataset %s: %s, %d of them fetched now", name, counted(num_files, "file"), num_fetched)
 
 
 def _pull(

@@ -112,20 +112,17 @@ def pull(
     return TransferResult(folder, tuple(objects.values()), len(missing), fetched)
 
 
-def statuses_if_pulled(folder: Path, objects: Mapping[str, StoredObject]) -> dict[str, os.stat_result] | None:
-    """Return the status of each file, as of `os.lstat`, if a pull of these objects would change nothing; else None.
-
-    By the index of earlier pulls; reads no file.
-    """
+def is_pulled(folder: Path, objects: Mapping[str, StoredObject]) -> bool:
+    """Whether a pull of these objects would change nothing, by the index of earlier pulls; reads no file."""
     index = ChecksumIndex(folder / PULLED)
     if not objects or set(index.names()) != objects.keys():
-        return None
-    try:
-        found = {name: os.lstat(f"{folder}/{name}") for name in objects}
-    except OSError:
-        return None
-    known = (index.known(name, file_version(found[name])) == stored.crc32c for name, stored in objects.items())
-    return found if all(known) else None
+        return False
+    with contextlib.suppress(OSError):
+        return all(
+            index.known(name, file_version(os.lstat(f"{folder}/{name}"))) == stored.crc32c
+            for name, stored in objects.items()
+        )
+    return False
 
 
 def mark_replaceable(folder: Path, names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from job.__main__ import run as run_command_line
 from job.datasets import prepare
+from job.datasets.dataset_report import ReportCache
 from job.runs import artifacts, checkpoint, run
 from job.session import campaign
 from job.storage.local import FolderStore
@@ -231,7 +232,7 @@ def at_result(point, matches):
 
 POINTS = {
     "download": lambda point: before(prepare, "pull", lambda *_: point.reached()),
-    "check": lambda point: before(prepare, "_check", lambda *_: point.reached()),
+    "check": lambda point: before(ReportCache, "read", lambda *_: point.reached()),
     "start-up": lambda point: in_training(lambda: at_start_up(point)),
     "start record": lambda point: before(run.Claim, "start", lambda *_: point.reached()),
     "tracking": at_tracking,

@@ -10,7 +10,7 @@ from job.storage import shards
 from job.storage.atomic_file import partial_files
 from job.storage.checksums import CHUNK_BYTES, file_version
 from job.storage.shards import pack, read_packed
-from job.storage.transfer import PULLED, TransferProgress, pull, statuses_if_pulled
+from job.storage.transfer import PULLED, TransferProgress, is_pulled, pull
 from tests.support.noted_requests import note_fetches
 
 NUM_FILES = 40
@@ -65,10 +65,7 @@ def test_each_shard_is_fetched_once_for_all_its_files(small, store, content, tar
     assert [each.num_objects for each in seen] == list(range(NUM_FILES + 1))
     assert seen[-1] == TransferProgress(NUM_FILES, size)
     assert partial_files(target) == []
-    statuses = statuses_if_pulled(target, packed)
-    assert {name: status.st_size for name, status in statuses.items()} == {
-        name: len(data) for name, data in content.items()
-    }
+    assert is_pulled(target, packed)
     fetched.clear()
     assert pull(store, packed, target).num_transferred == 0
     assert fetched == []
