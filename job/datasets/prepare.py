@@ -172,7 +172,7 @@ def prepare_data(
                 others = None if pulled_already else readers
                 find_broken = quarantine and not pinned
                 report, aside = _settle(check, version, aside, others, find_broken=find_broken, record=record_images)
-                found = check.keep(version, report, None if aside or pulled_already else locks), report
+                found = check.keep(version, report, None if pulled_already else locks), report
         elif not pulled_already:
             _log_pulled(name, found[0].num_files)
         readers.join()

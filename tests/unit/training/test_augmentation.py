@@ -209,6 +209,15 @@ def test_colours_are_those_of_the_tables(confined, share):
     assert computed > 300
 
 
+@pytest.mark.parametrize(("product", "is_far_from_the_next"), [(200.9, True), (200.99988, False), (200.99999, False)])
+def test_products_that_another_cpu_could_round_up_are_looked_up(confined, product, is_far_from_the_next):
+    """A level that comes within the errors of 32-bit floats to the next one is left to the table."""
+    from job.training.augmentation import _is_product  # noqa: PLC0415 -- imports Ultralytics, confined by now
+
+    gain = product / 251  # a prime, so that no other level comes as close
+    assert _is_product(gain, (np.arange(256.0) * gain).astype(np.uint8)) == is_far_from_the_next
+
+
 def test_no_colour_has_a_hue_beyond_the_circle(confined):
     """Of all colours none has a hue from 180 on, for which a shift would not be what a table is."""
     import cv2  # noqa: PLC0415 -- after `confined`, as Ultralytics
