@@ -49,8 +49,8 @@ def import_torch_ahead() -> None:
         finally:
             sys.setswitchinterval(before)
 
-    if _TorchLibrary not in sys.meta_path:
-        sys.meta_path.insert(0, _TorchLibrary)  # for good: an import of another thread may be going through the list
+    if not any(isinstance(finder, _TorchLibrary) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TorchLibrary())  # for good: an import of another thread may be going through the list
     threading.Thread(target=import_torch, name="import").start()
 
 
@@ -60,9 +60,8 @@ class _TorchLibrary(MetaPathFinder):
     The import, which would hold it for that time, then finds the library loaded, and reports any error.
     """
 
-    @classmethod
     def find_spec(
-        cls, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return where torch's extension module is, and None for others."""
         if fullname != "torch._C":

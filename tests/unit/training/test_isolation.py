@@ -86,7 +86,7 @@ def test_the_variables_of_torchrun_are_hidden(monkeypatch):
 
 
 LOADED_AHEAD = """
-import ctypes, os, sys, threading
+import ctypes, importlib, os, sys, threading
 from importlib.machinery import ExtensionFileLoader
 from job.training.isolation import _TorchLibrary, import_torch_ahead
 
@@ -103,7 +103,8 @@ import_torch_ahead()
 for thread in set(threading.enumerate()) - {threading.current_thread()}:
     thread.join()
 assert loaded == [True]
-assert sys.meta_path.count(_TorchLibrary) == 1
+assert sum(isinstance(finder, _TorchLibrary) for finder in sys.meta_path) == 1
+importlib.invalidate_caches()
 import torch
 torch.zeros(2).add_(1)
 """
