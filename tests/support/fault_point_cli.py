@@ -24,6 +24,7 @@ from job.session import campaign
 from job.storage.local import FolderStore
 from job.training import isolation
 from tests.support.faulty_store import make_unreliable
+from tests.support.synchronous_commits import commit_at_once
 
 HELD, HAPPENED, UNRELIABLE = "TEST_HELD", "TEST_HAPPENED", "TEST_UNRELIABLE"
 
@@ -180,6 +181,12 @@ def at_step(point):
     after(Training, "_forward_backward", point.reached)
 
 
+def at_committed_step(point):
+    """Reach a point after the gradients of a batch; each batch before it is committed."""
+    commit_at_once()
+    at_step(point)
+
+
 def at_validation(point):
     """Reach a point within a validation."""
     from ultralytics.models.yolo.detect import DetectionValidator  # noqa: PLC0415 -- Ultralytics is confined first
@@ -237,6 +244,7 @@ POINTS = {
     "start record": lambda point: before(run.Claim, "start", lambda *_: point.reached()),
     "tracking": at_tracking,
     "step": lambda point: in_training(lambda: at_step(point)),
+    "committed step": lambda point: in_training(lambda: at_committed_step(point)),
     "write": lambda point: at_put(point, "/state.pt", during=True),
     "manifest": lambda point: at_put(point, "/manifest.json"),
     "retention": lambda point: before(checkpoint, "retain", lambda *_: point.reached()),

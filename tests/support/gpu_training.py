@@ -57,7 +57,7 @@ def train(words, program="tests.support.fault_point_cli", point="", **environmen
 def kill_and_resume(bucket, words, program="tests.support.fault_point_cli", **environment):
     """Kill a training once `COMMITTED` is committed, and resume it; return exit code and messages of the last."""
     held = Path(f"{bucket}-held")
-    process = start_job(f"step:{HELD_AT}:hold", *words, program=program, TEST_HELD=held, **environment)
+    process = start_job(f"committed step:{HELD_AT}:hold", *words, program=program, TEST_HELD=held, **environment)
     wait_until(held.exists, process)
     wait_until(lambda: any(each.position == COMMITTED for each in checkpoint.committed(run_in(bucket))), process)
     take_machine(process)
@@ -68,7 +68,9 @@ def num_optimizer_steps(run):
     """Return how many steps the optimizer has taken for each parameter, in the last checkpoint of a run."""
     import torch  # noqa: PLC0415 -- seconds that only these tests need
 
+    from job.training.flat_tensors import unpacked  # noqa: PLC0415 -- imports torch
+
     newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
     (file,) = [each for each in newest.files if each.name == STATE]
-    state = torch.load(io.BytesIO(run.store.read(file.key)), weights_only=True)
+    state = unpacked(torch.load(io.BytesIO(run.store.read(file.key)), weights_only=True))
     return [int(entry["step"]) for entry in state["optimizer"]["state"].values()]

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from job.cli.app import main
-from job.runs.committer import AsyncCommitter
 from job.session.callbacks import TRACE
 from job.training import isolation
+from tests.support.synchronous_commits import commit_at_once
 
 HELD_RUN, HELD_AT = "killed", ((1, 4), (3, 3))
 """Epoch and batch, of six: the steps before are within an epoch, with gradients that wait for the optimizer."""
@@ -88,19 +88,6 @@ def count_epochs_by_a_list():
         return metrics, fitness
 
     Trainer.validate = validate
-
-
-def commit_at_once():
-    """Commit each snapshot before the next step."""
-    submit = AsyncCommitter.submit
-
-    def submit_and_wait(committer, snapshot, **about):
-        submit(committer, snapshot, **about)
-        while not committer.is_idle:
-            committer.check()
-            time.sleep(0.001)
-
-    AsyncCommitter.submit = submit_and_wait
 
 
 def stay_if_held(progress):
