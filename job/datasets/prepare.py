@@ -219,7 +219,7 @@ class _Check:
     def keep(self, version: DatasetVersion, report: DatasetReport, locks: DatasetListing | None) -> KeptVersion:
         """Describe a version; with its lock among `locks`, record that the folder has it, as it was at the report."""
         kept = KeptVersion.of(version, report)
-        if locks and version.number and is_pulled(self.folder, version.files):  # no one has edited a file meanwhile
+        if locks and version.number and is_pulled(self.folder, version.files):  # else a file was edited meanwhile
             kept.write(self.folder, self._reports.state, locks.lock(version.number))
         return kept
 

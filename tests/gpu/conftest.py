@@ -30,9 +30,9 @@ def pytest_collection_modifyitems(config, items):
     for item in ours:
         item.add_marker(pytest.mark.filterwarnings("default"))
         if skipped and not item.get_closest_marker("anywhere"):
-            # They are whole: they prove a GPU's own kernels and memory, for which nothing here can stand in. They have
-            # run on one (docs/exactness.md), and `make gpu-test ARGS=--on-cpu` rehearses them. Deselected tests would
-            # not be named at the end.
+            # They are whole: they prove a GPU's own kernels and memory, for which nothing here can stand in. An
+            # earlier version has run on one (docs/exactness.md), `make gpu-test ARGS=--on-cpu` rehearses them, and
+            # `make test` one of them. Deselected tests would not be named at the end.
             item.add_marker(pytest.mark.skip("needs an NVIDIA GPU; `make gpu-test` runs it on one"))
 
 

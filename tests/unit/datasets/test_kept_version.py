@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 
 def test_a_version_is_read_by_its_state_and_its_lock(folder):
-    """It is read as it was written, for the same state and lock, among whichever others that is asked for."""
+    """A version is read as it was written, for the same state and lock, also among other locks."""
     VERSION.write(folder, "state", LOCK)
     assert KeptVersion.read(folder, "state", [*OTHERS, replace(LOCK, version="2")]) == VERSION
     assert KeptVersion.read(folder, "state", OTHERS) is None
@@ -64,7 +64,7 @@ def test_a_folder_without_a_state_keeps_none(folder):
 
 @pytest.mark.parametrize("row", ["", "{", "{}", '{"number": "2"}'])
 def test_a_damaged_record_costs_time_only(folder, row):
-    """A record that is none is not read."""
+    """A damaged record is not read."""
     VERSION.write(folder, "state", LOCK)
     cache = CacheFile(folder / KEPT, SCHEMA)
     cache.write(dict.fromkeys(cache.read(), row))

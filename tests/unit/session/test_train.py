@@ -41,7 +41,7 @@ def count_collections():
 
 
 def test_the_objects_of_a_set_up_are_not_looked_at_until_the_end():
-    """Nothing is collected during a set-up, whoever enables the collector; then later objects are, in the end all."""
+    """A set-up is not collected, even if the collector is enabled in it; later objects are, and after the block all."""
     thresholds, before = gc.get_threshold(), count_collections()
     with module.set_up_uncollected() as collect_later_ones:
         gc.enable()
